@@ -1,0 +1,144 @@
+"""Network files: one safetensors file that holds the weights and how to rebuild the network.
+
+The metadata entry "sidfast" is JSON: the constructor arguments (`network_config`), whatever the
+writer wants to add (`extra`), and a SHA-256 over both and over every tensor, because safetensors
+itself does not notice a flipped bit. Nothing is pickled, so reading a file runs no code from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sidfast.base.errors import InputError
+from sidfast.networks import build_network, network_config
+
+METADATA_KEY = "sidfast"
+FORMAT = 1
+
+
+def save_network(net: nn.Module, path: str | Path, extra: Mapping[str, Any] | None = None) -> None:
+    """Write `net` and `extra` (JSON-able) to `path`, atomically.
+
+    The file appears under its name only when complete: it is written beside it, flushed to disk
+    and renamed. Raises `InputError` where the folder cannot be written to.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()
+    }
+    content = {"network": network_config(net), "extra": dict(extra or {})}
+    header = {"format": FORMAT, **content, "sha256": _checksum(tensors, content)}
+    _write_atomically(path, save(tensors, metadata={METADATA_KEY: json.dumps(header)}))
+
+
+def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Read a file of `save_network`: the network (on the CPU, eval mode) and `extra`.
+
+    Raises `InputError` when the file is missing, truncated, altered, not ours, or holds NaN.
+    """
+    path = Path(path)
+    tensors, metadata = _read_safetensors(path)
+    if METADATA_KEY not in metadata:
+        raise InputError(
+            expected=f"a network file of sidfast at {path}",
+            got=f"a safetensors file without the metadata entry {METADATA_KEY!r}",
+            fix="pass a file written by sidfast (a run's generator.safetensors or a teacher's)",
+        )
+    try:
+        header = json.loads(metadata[METADATA_KEY])
+        version, stored = header["format"], header["sha256"]
+        content = {"network": header["network"], "extra": header["extra"]}
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(path, f"unreadable metadata ({error!r})") from error
+    if version != FORMAT:
+        raise InputError(
+            expected=f"network file format {FORMAT} at {path}",
+            got=f"format {version}",
+            fix="read it with the version of sidfast that wrote it",
+        )
+    if _checksum(tensors, content) != stored:
+        raise _damaged(path, "content that does not match its checksum")
+
+    net = build_network(content["network"])
+    _check_layout(path, tensors, net.state_dict())
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(
+                expected=f"finite weights in {path}",
+                got=f"NaN or infinity in {name}",
+                fix="use an earlier checkpoint: this network diverged before it was saved",
+            )
+    net.load_state_dict(tensors)
+    return net.eval(), content["extra"]
+
+
+def _checksum(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            expected=f"a place to write {path}",
+            got=f"{error.strerror or error}",
+            fix="choose an existing, writable folder with free space",
+        ) from error
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except SafetensorError as error:
+        raise _damaged(path, f"{error}") from error
+    except OSError as error:
+        raise InputError(
+            expected=f"a network file at {path}",
+            got=error.strerror or "no such file",
+            fix="check the path",
+        ) from error
+
+
+def _check_layout(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    for name in sorted(found.keys() | wanted.keys()):
+        got = tuple(found[name].shape) if name in found else "nothing"
+        expected = tuple(wanted[name].shape) if name in wanted else "nothing"
+        if got != expected:
+            raise InputError(
+                expected=f"{name} {expected} in {path}",
+                got=got,
+                fix="the weights belong to another architecture; save them again with their own",
+            )
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(
+        expected=f"an intact network file at {path}",
+        got=what,
+        fix="it is damaged or was not written by sidfast: copy or make it again",
+    )
