@@ -1,0 +1,71 @@
+"""Back ends of an operator as rows of a table, and the choice among them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+from sidfast.base.errors import BackendError
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of a room's operators.
+
+    The module is imported when first asked about, never before. It holds one function per operator
+    of the room, with the arguments of the operator's schema but for the last, `backend`, and
+    `reasons(op, *args) -> list[str]`: why it cannot serve the call `op(*args)`; empty if it can.
+
+    Args:
+        name: what users pass as `backend=`.
+        module: dotted name of the module.
+    """
+
+    name: str
+    module: str
+
+    @cached_property
+    def _import(self) -> tuple[ModuleType | None, str]:
+        try:
+            return importlib.import_module(self.module), ""
+        except ImportError as error:
+            return None, f"{self.module} does not import: {error}"
+
+    def reasons(self, op: str, *args: Any) -> list[str]:
+        """Why this back end cannot serve `op(*args)`; empty if it can."""
+        module, failure = self._import
+        if module is None:
+            return [failure]
+        return module.reasons(op, *args)
+
+    def run(self, op: str, *args: Any) -> Any:
+        """Serve `op(*args)`, which `reasons` must have allowed."""
+        module, failure = self._import
+        if module is None:
+            raise BackendError(failure)
+        return getattr(module, op)(*args)
+
+
+def choose(op: str, rows: Sequence[Backend], backend: str, *args: Any) -> Backend:
+    """The row that serves `op(*args)`: the first without reasons, or the one named `backend`.
+
+    Raises:
+        BackendError: nothing serves the call, or the back end asked for does not: one asked for by
+            name is never replaced. The text lists every back end with every reason.
+    """
+    for row in rows:
+        if backend in (AUTO, row.name) and not row.reasons(op, *args):
+            return row
+    table = "; ".join(
+        f"{row.name}: {', '.join(row.reasons(op, *args)) or 'can serve this call'}" for row in rows
+    )
+    asked = "no back end" if backend == AUTO else f"back end {backend!r} does not exist or"
+    raise BackendError(
+        f"{op}: {asked} cannot serve this call ({table}); pass backend={AUTO!r} or one that can"
+    )

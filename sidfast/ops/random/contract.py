@@ -1,0 +1,113 @@
+"""Schemas, output shapes and gradients of the random operators.
+
+A back end is a module with `reasons(op, *args) -> list[str]` and these functions, whose positional
+arguments are the schema's but for the last, `backend`:
+
+    normal(seed, index, shape, stream, dtype) -> Tensor
+    uniform(seed, index, shape, stream, dtype) -> Tensor
+    integers(seed, index, shape, high, stream) -> Tensor
+    add_noise(x, sigma, scale, seed, index, stream, dtype, memory_format) -> Tensor
+    dropout(x, p, seed, index, stream) -> Tensor
+
+`seed` is a 0-d int64 tensor, `index` (B,) int64, `shape` full with shape[0] == B, `stream` an int in
+[0, 2^32), `sigma` and `scale` (B,) float32 (`scale` may be None), all on one device. `x` may have
+any strides. Outputs: contiguous for the first three, `noise_like(...)` for the last two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sidfast.base.backends import Backend
+from sidfast.base.contract import define_operator
+
+
+def noise_like(
+    x: Tensor,
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.preserve_format,
+) -> Tensor:
+    """An empty output for `x`: with preserve_format a dense `x` hands on its own strides."""
+    return torch.empty_like(x, dtype=dtype, memory_format=memory_format)
+
+
+def _draw_fake(
+    seed: Tensor, index: Tensor, shape: Sequence[int], stream: int, dtype: torch.dtype, backend: str
+) -> Tensor:
+    return index.new_empty(shape, dtype=dtype)
+
+
+def _integers_fake(
+    seed: Tensor, index: Tensor, shape: Sequence[int], high: int, stream: int, backend: str
+) -> Tensor:
+    return index.new_empty(shape)
+
+
+def _add_noise_fake(x: Tensor, *args: Any) -> Tensor:
+    *_, dtype, memory_format, _ = args
+    return noise_like(x, dtype, memory_format)
+
+
+def _add_noise_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, _, scale, *_ = inputs
+    ctx.dtype = x.dtype
+    ctx.save_for_backward(scale)
+
+
+def _add_noise_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (scale,) = ctx.saved_tensors
+    if scale is not None:
+        grad = grad * scale.view((-1,) + (1,) * (grad.dim() - 1))
+    return grad.to(ctx.dtype), *[None] * 8
+
+
+def _dropout_fake(x: Tensor, *args: Any) -> Tensor:
+    return noise_like(x)
+
+
+def _dropout_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, ctx.p, seed, index, ctx.stream, ctx.backend = inputs
+    ctx.save_for_backward(seed, index)
+
+
+def _dropout_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    seed, index = ctx.saved_tensors
+    masked = torch.ops.sidfast.dropout(grad, ctx.p, seed, index, ctx.stream, ctx.backend)
+    return masked, *[None] * 5
+
+
+def register(backends: Sequence[Backend]) -> None:
+    """Define the room's operators, served by `backends`."""
+    for name in ("normal", "uniform"):
+        define_operator(
+            f"{name}(Tensor seed, Tensor index, SymInt[] shape, SymInt stream, ScalarType dtype,"
+            " str backend) -> Tensor",
+            backends=backends,
+            fake=_draw_fake,
+        )
+    define_operator(
+        "integers(Tensor seed, Tensor index, SymInt[] shape, SymInt high, SymInt stream,"
+        " str backend) -> Tensor",
+        backends=backends,
+        fake=_integers_fake,
+    )
+    define_operator(
+        "add_noise(Tensor x, Tensor sigma, Tensor? scale, Tensor seed, Tensor index, SymInt stream,"
+        " ScalarType dtype, MemoryFormat memory_format, str backend) -> Tensor",
+        backends=backends,
+        fake=_add_noise_fake,
+        setup_context=_add_noise_setup,
+        backward=_add_noise_backward,
+    )
+    define_operator(
+        "dropout(Tensor x, float p, Tensor seed, Tensor index, SymInt stream, str backend)"
+        " -> Tensor",
+        backends=backends,
+        fake=_dropout_fake,
+        setup_context=_dropout_setup,
+        backward=_dropout_backward,
+    )

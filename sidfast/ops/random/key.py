@@ -1,0 +1,59 @@
+"""The address of random numbers: which seed, which samples, which stream."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sidfast.base.errors import InputError
+
+
+class Key(NamedTuple):
+    """Where in the randomness contract a draw takes its numbers from.
+
+    Attributes:
+        seed: the run's seed, an int in [-2^63, 2^63) or a 0-d int64 tensor on `index`'s device.
+        index: (B,) int64, the sample numbers; sample `index[b]` draws the same numbers in any batch.
+        stream: number of an independent stream, 0 ... 2^32 - 1.
+    """
+
+    seed: int | Tensor
+    index: Tensor
+    stream: int = 0
+
+    def shift(self, n: int) -> Key:
+        """The same key, `n` streams further."""
+        return self._replace(stream=self.stream + n)
+
+
+def seed_tensor(seed: int | Tensor, index: Tensor, stream: int) -> Tensor:
+    """Check a key's three parts and return its seed as a 0-d int64 tensor on `index`'s device.
+
+    Raises:
+        InputError: a part of the wrong type, shape, range or device.
+    """
+    if index.dtype != torch.int64 or index.dim() != 1:
+        raise InputError(
+            expected="index as an int64 tensor of shape (B,)",
+            got=f"{index.dtype} of shape {tuple(index.shape)}",
+            fix="pass the sample numbers, for example torch.arange(B)",
+        )
+    if not 0 <= stream < 2**32:
+        raise InputError(
+            expected="stream in [0, 2^32)", got=stream, fix="choose a smaller stream number"
+        )
+    if isinstance(seed, Tensor):
+        if seed.dtype != torch.int64 or seed.dim() != 0 or seed.device != index.device:
+            raise InputError(
+                expected=f"seed as an int or a 0-d int64 tensor on {index.device}",
+                got=f"{seed.dtype} of shape {tuple(seed.shape)} on {seed.device}",
+                fix="pass an int",
+            )
+        return seed
+    if not -(2**63) <= seed < 2**63:
+        raise InputError(
+            expected="seed in [-2^63, 2^63)", got=seed, fix="choose a seed that fits int64"
+        )
+    return torch.full((), seed, dtype=torch.int64, device=index.device)

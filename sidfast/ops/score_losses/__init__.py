@@ -1,0 +1,171 @@
+"""Per-sample losses of score distillation, whose gradients come from the pass that makes the loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from sidfast.base.backends import Backend
+from sidfast.base.errors import InputError
+from sidfast.ops.score_losses import contract
+
+__all__ = ["BACKENDS", "dsm_loss", "sid_loss"]
+
+BACKENDS = (
+    Backend("native", "sidfast.ops.score_losses._native"),
+    Backend("reference", "sidfast.ops.score_losses.reference"),
+)
+contract.register(BACKENDS)
+
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def sid_loss(
+    images: Tensor,
+    teacher_x0: Tensor,
+    fake_x0: Tensor,
+    alpha: float = 1.2,
+    floor: float = 1e-5,
+    *,
+    grad_scale: float = 1.0,
+    backend: str = "auto",
+    return_bad: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """SiD's generator loss of each sample (arXiv 2404.04057, eq. 23 with its weight).
+
+    With x = images, T = teacher_x0, F = fake_x0, e = T - x, d = T - F, n = C H W::
+
+        w = max(mean_n |e|, floor)                    without gradient
+        L = sum_n d (e - alpha d) / w
+        dL/dx = -d / w,  dL/dT = (e + (1 - 2 alpha) d) / w,  dL/dF = (2 alpha d - e) / w
+
+    Computed in float32 whatever the storage type (float64 if an input is). Where an input needs a
+    gradient, one read of the inputs makes the loss and those gradients. A second derivative is
+    refused. A sample with a NaN or an infinity gives zero loss and zero gradients.
+
+    Args:
+        images, teacher_x0, fake_x0: (B, ...) of one shape and device; float32, bfloat16, float16 or
+            float64 each; any strides.
+        alpha: weight of d d against d e; the paper's 1.0 or 1.2.
+        floor: least weight w, > 0.
+        grad_scale: the gradient with respect to the loss of each sample that backward will be given,
+            for example 100 / B for `loss.sum() * 100 / B`. Speed alone depends on it: the gradients
+            are made for it, and a CPU's backward hands them on untouched if it was right.
+        backend: a name from `BACKENDS`, or "auto".
+        return_bad: also return which samples were not finite.
+
+    Returns:
+        loss (B,) float32, summed over everything but B; with `return_bad`, (loss, bad (B,) bool).
+
+    Raises:
+        InputError: an argument of the wrong type, shape, range or device.
+        BackendError: the back end asked for cannot serve the call.
+    """
+    _check_pair("images", images, "teacher_x0", teacher_x0)
+    _check_pair("images", images, "fake_x0", fake_x0)
+    _check_positive("floor", floor)
+    if not math.isfinite(alpha):
+        raise InputError(expected="a finite alpha", got=alpha, fix="the paper uses 1.0 and 1.2")
+    need = [each.requires_grad for each in (images, teacher_x0, fake_x0)]
+    if torch.is_grad_enabled() and any(need):
+        _check_grad_scale(grad_scale)
+        loss, bad, *_ = torch.ops.sidfast.sid_loss_grads.default(
+            images, teacher_x0, fake_x0, alpha, floor, grad_scale, need, backend
+        )
+    else:
+        loss, bad = torch.ops.sidfast.sid_loss.default(
+            images, teacher_x0, fake_x0, alpha, floor, backend
+        )
+    return (loss, bad) if return_bad else loss
+
+
+def dsm_loss(
+    images: Tensor,
+    denoised: Tensor,
+    sigma: Tensor,
+    sigma_data: float = 0.5,
+    *,
+    grad_scale: float = 1.0,
+    backend: str = "auto",
+    return_bad: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Denoising score matching of each sample with EDM's weight (arXiv 2206.00364, table 1).
+
+    With x = images, F = denoised, n = C H W, s = sigma, s_d = sigma_data::
+
+        L = (s^2 + s_d^2) / (s s_d)^2  sum_n (F - x)^2
+        dL/dF = 2 (s^2 + s_d^2) / (s s_d)^2  (F - x)
+
+    `denoised` alone has a gradient; `images` and `sigma` get none. Precision, non-finite samples,
+    `grad_scale`, `backend`, `return_bad`, result and errors are those of `sid_loss`.
+
+    Args:
+        images, denoised: (B, ...) of one shape and device; float32, bfloat16, float16 or float64
+            each; any strides.
+        sigma: (B,) or (B, 1, 1, ...) float32, noise level of each sample, > 0.
+        sigma_data: standard deviation of the data, > 0.
+    """
+    _check_pair("images", images, "denoised", denoised)
+    _check_positive("sigma_data", sigma_data)
+    sigma = _per_sample_sigma(sigma, images)
+    if torch.is_grad_enabled() and denoised.requires_grad:
+        _check_grad_scale(grad_scale)
+        loss, bad, _ = torch.ops.sidfast.dsm_loss_grad.default(
+            images, denoised, sigma, sigma_data, grad_scale, backend
+        )
+    else:
+        loss, bad = torch.ops.sidfast.dsm_loss.default(images, denoised, sigma, sigma_data, backend)
+    return (loss, bad) if return_bad else loss
+
+
+def _check_pair(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
+    if x.shape != other.shape or x.dim() == 0:
+        raise InputError(
+            expected=f"{name} and {other_name} of one shape (B, ...)",
+            got=f"{tuple(x.shape)} and {tuple(other.shape)}",
+            fix="pass the same batch to both",
+        )
+    if x.device != other.device:
+        raise InputError(
+            expected=f"{name} and {other_name} on one device",
+            got=f"{x.device} and {other.device}",
+            fix="move one of them",
+        )
+    if x.dtype not in _FLOATS or other.dtype not in _FLOATS:
+        raise InputError(
+            expected=f"{name} and {other_name} of a floating dtype",
+            got=f"{x.dtype} and {other.dtype}",
+            fix="convert them with .float()",
+        )
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise InputError(expected=f"{name} > 0", got=value, fix="pass a positive finite number")
+
+
+def _check_grad_scale(grad_scale: float) -> None:
+    if grad_scale == 0 or not math.isfinite(grad_scale):
+        raise InputError(
+            expected="a finite grad_scale other than 0", got=grad_scale, fix="pass 1.0 if in doubt"
+        )
+
+
+def _per_sample_sigma(sigma: Tensor, images: Tensor) -> Tensor:
+    batch = images.shape[0]
+    if sigma.dtype != torch.float32 or sigma.device != images.device:
+        raise InputError(
+            expected=f"sigma as float32 on {images.device}",
+            got=f"{sigma.dtype} on {sigma.device}",
+            fix="pass sigma.to(torch.float32) on that device",
+        )
+    if sigma.dim() == 0 or sigma.shape[0] != batch or sigma.numel() != batch:
+        raise InputError(
+            expected=f"sigma of shape ({batch},) or ({batch}, 1, 1, 1)",
+            got=tuple(sigma.shape),
+            fix="give one noise level per sample",
+        )
+    return sigma.detach().reshape(batch)

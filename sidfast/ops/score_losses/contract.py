@@ -1,0 +1,169 @@
+"""Schemas, output shapes and gradients of the score losses.
+
+A back end is a module with `reasons(op, *args) -> list[str]` and these functions, whose positional
+arguments are the schema's but for the last, `backend`:
+
+    sid_loss(images, teacher_x0, fake_x0, alpha, floor) -> (loss, bad)
+    sid_loss_grads(images, teacher_x0, fake_x0, alpha, floor, grad_scale, need)
+        -> (loss, bad, grad_images, grad_teacher, grad_fake)
+    dsm_loss(images, denoised, sigma, sigma_data) -> (loss, bad)
+    dsm_loss_grad(images, denoised, sigma, sigma_data, grad_scale) -> (loss, bad, grad_denoised)
+
+Tensors are (B, ...) of one shape with any strides, each of its own floating dtype; `sigma` is (B,)
+float32. Outputs are made by `per_sample_outputs` and `gradient_like`. `need` is three bools;
+a gradient that is not needed is an empty tensor. Gradients are those of the loss times `grad_scale`.
+A sample is bad if its loss or its weight is not finite: then its loss and gradients are zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sidfast.base.backends import Backend
+from sidfast.base.contract import define_operator
+
+
+def loss_dtype(*operands: Tensor) -> torch.dtype:
+    """float32, or float64 as soon as one operand is."""
+    wide = any(operand.dtype == torch.float64 for operand in operands)
+    return torch.float64 if wide else torch.float32
+
+
+def per_sample_outputs(*operands: Tensor) -> tuple[Tensor, Tensor]:
+    """Empty `loss` and `bad`, (B,) each."""
+    first = operands[0]
+    batch = first.shape[0]
+    loss = first.new_empty(batch, dtype=loss_dtype(*operands))
+    return loss, first.new_empty(batch, dtype=torch.bool)
+
+
+def gradient_like(operand: Tensor, need: bool = True) -> Tensor:
+    """An empty gradient: a dense operand hands on its own strides; of size 0 if not needed."""
+    return torch.empty_like(operand) if need else operand.new_empty(0)
+
+
+def _sid_fake(
+    images: Tensor, teacher_x0: Tensor, fake_x0: Tensor, alpha: float, floor: float, backend: str
+) -> tuple[Tensor, Tensor]:
+    return per_sample_outputs(images, teacher_x0, fake_x0)
+
+
+def _sid_grads_fake(
+    images: Tensor,
+    teacher_x0: Tensor,
+    fake_x0: Tensor,
+    alpha: float,
+    floor: float,
+    grad_scale: float,
+    need: Sequence[bool],
+    backend: str,
+) -> tuple[Tensor, ...]:
+    operands = (images, teacher_x0, fake_x0)
+    return *per_sample_outputs(*operands), *map(gradient_like, operands, need)
+
+
+def _dsm_fake(
+    images: Tensor, denoised: Tensor, sigma: Tensor, sigma_data: float, backend: str
+) -> tuple[Tensor, Tensor]:
+    return per_sample_outputs(images, denoised)
+
+
+def _dsm_grad_fake(
+    images: Tensor,
+    denoised: Tensor,
+    sigma: Tensor,
+    sigma_data: float,
+    grad_scale: float,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    return *per_sample_outputs(images, denoised), gradient_like(denoised)
+
+
+def _save(ctx: Any, bad: Tensor, grads: Sequence[Tensor], grad_scale: float) -> None:
+    ctx.mark_non_differentiable(bad, *grads)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*grads)
+    ctx.grad_scale = grad_scale
+
+
+def _rescaled(ctx: Any, upstream: Tensor | None) -> list[Tensor | None]:
+    """The saved gradients, for `upstream` (B,) instead of `grad_scale`."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "sidfast's losses make their gradients in the forward pass and cannot be differentiated"
+            " twice; call backward without create_graph=True, or use backend functions of"
+            " sidfast.ops.score_losses.reference, which can"
+        )
+    grads = ctx.saved_tensors
+    if upstream is None:
+        return [None] * len(grads)
+    eager_cpu = type(upstream) is Tensor and upstream.device.type == "cpu"
+    if eager_cpu and bool((upstream == ctx.grad_scale).all()):
+        return list(grads)
+    factor = upstream / ctx.grad_scale
+    return [
+        (grad * factor.view((-1,) + (1,) * (grad.dim() - 1))).to(grad.dtype) for grad in grads
+    ]
+
+
+def _sid_grads_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *_, grad_scale, ctx.need, _ = inputs
+    _, bad, *grads = output
+    ctx.mark_non_differentiable(bad, *grads)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*(grad for grad, need in zip(grads, ctx.need, strict=True) if need))
+    ctx.grad_scale = grad_scale
+
+
+def _sid_grads_backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    grads = iter(_rescaled(ctx, upstream))
+    return *(next(grads) if need else None for need in ctx.need), *[None] * 5
+
+
+def _dsm_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.grad_scale = inputs[4]
+    _, bad, grad = output
+    ctx.mark_non_differentiable(bad, grad)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(grad)
+
+
+def _dsm_grad_backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    return None, *_rescaled(ctx, upstream), *[None] * 4
+
+
+def register(backends: Sequence[Backend]) -> None:
+    """Define the room's operators, served by `backends`."""
+    define_operator(
+        "sid_loss(Tensor images, Tensor teacher_x0, Tensor fake_x0, float alpha, float floor,"
+        " str backend) -> (Tensor loss, Tensor bad)",
+        backends=backends,
+        fake=_sid_fake,
+    )
+    define_operator(
+        "sid_loss_grads(Tensor images, Tensor teacher_x0, Tensor fake_x0, float alpha, float floor,"
+        " float grad_scale, bool[] need, str backend)"
+        " -> (Tensor loss, Tensor bad, Tensor images, Tensor teacher_x0, Tensor fake_x0)",
+        backends=backends,
+        fake=_sid_grads_fake,
+        setup_context=_sid_grads_setup,
+        backward=_sid_grads_backward,
+    )
+    define_operator(
+        "dsm_loss(Tensor images, Tensor denoised, Tensor sigma, float sigma_data, str backend)"
+        " -> (Tensor loss, Tensor bad)",
+        backends=backends,
+        fake=_dsm_fake,
+    )
+    define_operator(
+        "dsm_loss_grad(Tensor images, Tensor denoised, Tensor sigma, float sigma_data,"
+        " float grad_scale, str backend) -> (Tensor loss, Tensor bad, Tensor denoised)",
+        backends=backends,
+        fake=_dsm_grad_fake,
+        setup_context=_dsm_grad_setup,
+        backward=_dsm_grad_backward,
+    )
