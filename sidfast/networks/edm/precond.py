@@ -110,9 +110,7 @@ class Preconditioner(nn.Module):
             )
         return sigma.to(device=x.device, dtype=x.dtype).reshape(-1, 1, 1, 1)
 
-    def _check(
-        self, x: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None
-    ) -> None:
+    def _check(self, x: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> None:
         image = (self.img_channels, self.img_resolution, self.img_resolution)
         if x.ndim != 4 or tuple(x.shape[1:]) != image:
             raise InputError(
