@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-_SAMPLE, _FAKE, _GENERATOR, _TEACHER = (update << 24 for update in range(4))
+_SAMPLE, _FAKE, _GENERATOR, _TEACHER, _EVALUATE = (update << 24 for update in range(5))
 _LATENT, _LABEL, _SIGMA, _NOISE, _DROPOUT, _AUGMENT, _DATA = (kind << 16 for kind in range(7))
 
 
 class Stream(IntEnum):
-    """Streams of drawing samples, of the two SiD updates and of teacher training.
+    """Streams of drawing samples, the two SiD updates, teacher training and evaluation.
 
     The values are part of the file format: changing one changes what a recorded seed reproduces.
     """
@@ -40,3 +40,5 @@ class Stream(IntEnum):
     TEACHER_DROPOUT = _TEACHER | _DROPOUT
     TEACHER_AUGMENT = _TEACHER | _AUGMENT
     TEACHER_DATA = _TEACHER | _DATA
+
+    EVALUATE_SUBSET = _EVALUATE | _DATA
