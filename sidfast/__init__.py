@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "distill": "sidfast.distillation",
-    "Distiller": "sidfast.distillation",
-    "DistillConfig": "sidfast.distillation",
-    "DistillResult": "sidfast.distillation",
-    "load_generator": "sidfast.distillation",
-    "load_teacher": "sidfast.teachers",
-    "info": "sidfast.environment",
+    "distill": ("sidfast.distillation", "distill"),
+    "Distiller": ("sidfast.distillation", "Distiller"),
+    "DistillConfig": ("sidfast.distillation", "DistillConfig"),
+    "DistillResult": ("sidfast.distillation", "DistillResult"),
+    "load_generator": ("sidfast.distillation", "load_generator"),
+    "load_teacher": ("sidfast.teachers", "load"),
+    "info": ("sidfast.environment", "info"),
 }
 _ROOMS = ("diffusion", "evaluate", "losses", "networks", "ops", "optim", "recipes", "teachers")
 
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from sidfast import diffusion, evaluate, losses, networks, ops, optim, recipes, teachers
     from sidfast.distillation import DistillConfig, Distiller, DistillResult, distill, load_generator
     from sidfast.environment import info
-    from sidfast.teachers import load_teacher
+    from sidfast.teachers import load as load_teacher
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+        module, attribute = _HOME[name]
+        return getattr(importlib.import_module(module), attribute)
     if name in _ROOMS:
         return importlib.import_module(f"sidfast.{name}")
     raise AttributeError(f"module 'sidfast' has no attribute {name!r}")

@@ -1,0 +1,147 @@
+"""Checkpoints that a crash, a full disk or a flipped bit cannot turn into a wrong run.
+
+A checkpoint is a folder of two files: `state.safetensors` and `manifest.json`, which holds
+everything that is no tensor and a SHA-256 for each tensor. It is written under a temporary name,
+flushed to disk and renamed; the previous one goes only after that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sidfast.base.errors import InputError
+
+_TENSOR = "tensor:"
+
+
+def save_checkpoint(folder: Path, name: str, state: dict[str, Any], keep: int = 2) -> Path:
+    """Write `state` (nested dicts and lists of tensors and plain values) to folder/name.
+
+    Args:
+        keep: how many of the newest checkpoints stay, this one among them.
+
+    Raises:
+        InputError: the disk refuses; the earlier checkpoints are untouched.
+    """
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    tree = _flatten(state, "", tensors)
+    target, temporary = folder / name, folder / f".{name}.partial"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file(tensors, temporary / "state.safetensors")
+        manifest = {
+            "format": 1,
+            "tree": tree,
+            "sha256": {key: fingerprint(tensor) for key, tensor in tensors.items()},
+        }
+        (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+        _flush(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise InputError(
+            expected=f"to write a checkpoint to {folder}",
+            got=str(error),
+            fix="free space or choose another folder; the earlier checkpoints are whole",
+        ) from error
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote; tensors come on the CPU.
+
+    Raises:
+        InputError: a file is missing, cut short or altered.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        tensors = load_file(path / "state.safetensors")
+        recorded, tree = manifest["sha256"], manifest["tree"]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _damaged(path, str(error)) from error
+    if set(recorded) != set(tensors):
+        raise _damaged(path, "other tensors than its manifest lists")
+    for name, tensor in tensors.items():
+        if fingerprint(tensor) != recorded[name]:
+            raise _damaged(path, f"tensor {name} with another checksum")
+    return _restore(tree, tensors)
+
+
+def fingerprint(tensors: Tensor | nn.Module) -> str:
+    """SHA-256 of a tensor's bytes, or of a network's parameters and buffers."""
+    digest = hashlib.sha256()
+    parts = [tensors] if isinstance(tensors, Tensor) else list(tensors.state_dict().values())
+    for tensor in parts:
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, got: str) -> InputError:
+    return InputError(
+        expected=f"a whole checkpoint at {path}",
+        got=got,
+        fix="delete that folder to resume from the one before",
+    )
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous()
+        return _TENSOR + name
+    if isinstance(value, dict):
+        return {
+            str(key): _flatten(item, f"{name}.{key}" if name else str(key), tensors)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_flatten(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+    return value
+
+
+def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, str) and value.startswith(_TENSOR):
+        return tensors[value[len(_TENSOR) :]]
+    if isinstance(value, dict):
+        return {
+            int(key) if key.isdigit() else key: _restore(item, tensors)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_restore(item, tensors) for item in value]
+    return value

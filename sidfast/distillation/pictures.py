@@ -1,0 +1,118 @@
+"""What a person looks at: sample grids and the quality curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Line through a curve on log-log axes: log10 y = intercept + slope * log10 x."""
+
+    slope: float
+    intercept: float
+    r2: float
+
+    def __str__(self) -> str:
+        return f"slope {self.slope:.2f}, R² {self.r2:.3f}"
+
+
+def fit_power_law(x: Sequence[float], y: Sequence[float]) -> Fit | None:
+    """Least squares in log10 x and log10 y; None with fewer than three points.
+
+    The paper's claim 'exponentially fast' is that log FID falls linearly in log images.
+    """
+    if len(x) < 3:
+        return None
+    u, v = np.log10(np.asarray(x)), np.log10(np.asarray(y))
+    slope, intercept = np.polyfit(u, v, 1)
+    residual = float(((v - intercept - slope * u) ** 2).sum())
+    spread = float(((v - v.mean()) ** 2).sum())
+    return Fit(float(slope), float(intercept), 1 - residual / spread if spread else math.nan)
+
+
+def grid_array(images: Tensor, columns: int | None = None) -> np.ndarray:
+    """Tile images (N, C, H, W) in [-1, 1] into one (rows·H, columns·W[, 3]) uint8 array."""
+    n, channels, height, width = images.shape
+    columns = columns or math.isqrt(n - 1) + 1
+    rows = -(-n // columns)
+    pixels = ((images.detach().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    canvas = pixels.new_full((rows * columns, channels, height, width), 255)
+    canvas[:n] = pixels
+    canvas = canvas.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
+    array = canvas.reshape(rows * height, columns * width, channels).numpy()
+    return array[..., 0] if channels == 1 else array[..., :3]
+
+
+def save_grid(images: Tensor, path: Path, columns: int | None = None, least: int = 512) -> None:
+    """Write a sample grid as PNG, enlarged by a whole factor to at least `least` pixels."""
+    from PIL import Image
+
+    array = grid_array(images, columns)
+    factor = max(1, -(-least // array.shape[1]))
+    Image.fromarray(array.repeat(factor, 0).repeat(factor, 1)).save(path)
+
+
+def plot_curve(axes, n_img: Sequence[float], frechet: Sequence[float], level: float | None) -> None:
+    """Draw Fréchet distance against images, log-log, with the fitted line.
+
+    Args:
+        axes: matplotlib axes.
+        level: the teacher's distance, drawn as a line where known.
+    """
+    axes.loglog(n_img, frechet, "o-", markersize=3, label="one-step generator")
+    if fit := fit_power_law(n_img, frechet):
+        line = 10 ** (fit.intercept + fit.slope * np.log10(np.asarray(n_img)))
+        axes.loglog(n_img, line, "--", linewidth=1, color="grey", label=f"power law: {fit}")
+    if level is not None:
+        axes.axhline(level, color="tab:green", linewidth=1, label="teacher, 35 network calls")
+    axes.set(xlabel="images seen", ylabel="Fréchet distance (pixels)")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def save_curves(rows: Sequence[dict], path: Path, level: float | None = None) -> None:
+    """Write losses and Fréchet distance of a run, from its metrics rows, as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    quality, losses = figure.subplots(1, 2)
+    points = [(row["n_img"], row["frechet"]) for row in rows if "frechet" in row]
+    if points:
+        plot_curve(quality, *zip(*points, strict=True), level)
+    for name in ("fake_loss", "generator_loss"):
+        drawn = [(row["n_img"], row[name]) for row in rows if name in row]
+        if drawn:
+            losses.plot(*zip(*drawn, strict=True), linewidth=0.8, label=name.replace("_", " "))
+    losses.set_xscale("log")
+    losses.set_yscale("symlog")
+    losses.set(xlabel="images seen", ylabel="loss per sample")
+    losses.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def save_summary(
+    generator: Tensor, teacher: Tensor, rows: Sequence[dict], path: Path, level: float | None
+) -> None:
+    """Write the one picture of a run: generator beside teacher beside the quality curve."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for axes, images, title in (
+        (left, generator, "generator: 1 network call"),
+        (middle, teacher, "teacher: 35 network calls"),
+    ):
+        axes.imshow(grid_array(images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_title(title)
+        axes.axis("off")
+    points = [(row["n_img"], row["frechet"]) for row in rows if "frechet" in row]
+    if points:
+        plot_curve(right, *zip(*points, strict=True), level)
+    figure.savefig(path, dpi=120)
