@@ -1,14 +1,13 @@
 """EDM's networks (arXiv 2206.00364): DDPM++, NCSN++ and ADM under four preconditionings."""
 
+from sidfast.networks.edm.config import build_network, network_config
 from sidfast.networks.edm.dhariwal import DhariwalUNet
 from sidfast.networks.edm.precond import (
     EDMPrecond,
     Preconditioner,
     VEPrecond,
     VPPrecond,
-    build_network,
     iDDPMPrecond,
-    network_config,
 )
 from sidfast.networks.edm.song import SongUNet
 

@@ -9,16 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sidfast.networks.edm.labels import label_embedding, number_blocks
-from sidfast.networks.edm.layers import (
-    BlockOptions,
-    Conv2d,
-    GroupNorm,
-    Init,
-    Linear,
-    PositionalEmbedding,
-    UNetBlock,
-)
+from sidfast.networks.edm.block import BlockOptions, UNetBlock, number_blocks
+from sidfast.networks.edm.embedding import PositionalEmbedding, label_embedding
+from sidfast.networks.edm.layers import Conv2d, GroupNorm, Init, Linear
+from sidfast.networks.edm.plan import plan_decoder, plan_encoder
 from sidfast.ops.random import Key
 
 
@@ -81,42 +75,32 @@ class DhariwalUNet(nn.Module):
         )
 
         widths = [model_channels * mult for mult in channel_mult]
-        resolutions = [img_resolution >> level for level in range(len(widths))]
-
+        encoder = plan_encoder(img_resolution, in_channels, widths[0], widths, num_blocks)
         self.enc = nn.ModuleDict()
-        channels = widths[0]
-        skips: list[int] = []
-        for level, (res, width) in enumerate(zip(resolutions, widths, strict=True)):
-            name = f"{res}x{res}"
-            if level == 0:
-                self.enc[f"{name}_conv"] = Conv2d(in_channels, channels, 3, init=init)
-            else:
-                self.enc[f"{name}_down"] = UNetBlock(channels, channels, options, down=True)
-            skips.append(channels)
-            for idx in range(num_blocks):
-                self.enc[f"{name}_block{idx}"] = UNetBlock(
-                    channels, width, options, attention=res in attn_resolutions
+        for step in encoder:
+            self.enc[step.name] = (
+                Conv2d(in_channels, widths[0], 3, init=init)
+                if step.kind == "conv"
+                else UNetBlock(
+                    step.in_channels,
+                    step.out_channels,
+                    options,
+                    down=step.kind == "down",
+                    attention=step.kind == "block" and step.res in attn_resolutions,
                 )
-                channels = width
-                skips.append(channels)
-
+            )
         self.dec = nn.ModuleDict()
-        deepest = len(widths) - 1
-        for level in range(deepest, -1, -1):
-            res, width = resolutions[level], widths[level]
-            name = f"{res}x{res}"
-            if level == deepest:
-                self.dec[f"{name}_in0"] = UNetBlock(channels, channels, options, attention=True)
-                self.dec[f"{name}_in1"] = UNetBlock(channels, channels, options)
-            else:
-                self.dec[f"{name}_up"] = UNetBlock(channels, channels, options, up=True)
-            for idx in range(num_blocks + 1):
-                self.dec[f"{name}_block{idx}"] = UNetBlock(
-                    channels + skips.pop(), width, options, attention=res in attn_resolutions
-                )
-                channels = width
-        self.out_norm = GroupNorm(channels)
-        self.out_conv = Conv2d(channels, out_channels, 3, init=init_zero)
+        for step in plan_decoder(encoder, widths, num_blocks):
+            middle = step.kind == "in" and step.index == 0
+            self.dec[step.name] = UNetBlock(
+                step.in_channels,
+                step.out_channels,
+                options,
+                up=step.kind == "up",
+                attention=middle or (step.kind == "block" and step.res in attn_resolutions),
+            )
+        self.out_norm = GroupNorm(widths[0])
+        self.out_conv = Conv2d(widths[0], out_channels, 3, init=init_zero)
         self.num_layers = number_blocks(self)
 
     def forward(

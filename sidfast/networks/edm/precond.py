@@ -274,52 +274,6 @@ class iDDPMPrecond(Preconditioner):
         return 1.0, -sigma, (sigma.square() + 1).rsqrt(), c_noise
 
 
-PRECONDITIONERS: dict[str, type[Preconditioner]] = {
-    cls.__name__: cls for cls in (EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond)
-}
-
-
-def network_config(net: nn.Module) -> dict[str, Any]:
-    """Everything that rebuilds `net` but its weights: {"class": name, argument: value, ...}.
-
-    JSON-able: an infinite sigma_max becomes the string "inf". Raises InputError for a network
-    that is not one of this package's.
-    """
-    name = type(net).__name__
-    if not isinstance(net, Preconditioner) or PRECONDITIONERS.get(name) is not type(net):
-        raise InputError(
-            expected=f"one of {', '.join(PRECONDITIONERS)}",
-            got=name,
-            fix="build the network with sidfast.networks",
-        )
-    own = [p.name for p in inspect.signature(type(net)).parameters.values() if p.name != "unet"]
-    config = {"class": name, **{k: getattr(net, k) for k in own}, **net.unet_config}
-    return {k: _plain(v) for k, v in config.items()}
-
-
-def build_network(config: Mapping[str, Any]) -> Preconditioner:
-    """A freshly initialised network from `network_config`'s dictionary.
-
-    Raises InputError for an unknown class or arguments that it does not take.
-    """
-    arguments = dict(config)
-    name = arguments.pop("class", None)
-    if name not in PRECONDITIONERS:
-        raise InputError(
-            expected=f"a config whose class is one of {', '.join(PRECONDITIONERS)}",
-            got=name,
-            fix="use the dictionary that network_config made",
-        )
-    try:
-        return PRECONDITIONERS[name](**arguments)
-    except TypeError as error:
-        raise InputError(
-            expected=f"the constructor arguments of {name}",
-            got=str(error),
-            fix="use the dictionary that network_config made",
-        ) from error
-
-
 def _all_arguments(cls: type[nn.Module], given: Mapping[str, Any]) -> dict[str, Any]:
     """`given` completed by the defaults of cls's constructor."""
     defaults = {
@@ -328,9 +282,3 @@ def _all_arguments(cls: type[nn.Module], given: Mapping[str, Any]) -> dict[str, 
         if p.default is not p.empty and p.name != "label_dim"
     }
     return {**defaults, **given}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sidfast.base.errors import InputError
-from sidfast.networks.edm.labels import label_embedding, number_blocks
-from sidfast.networks.edm.layers import (
-    BlockOptions,
-    Conv2d,
-    FourierEmbedding,
-    GroupNorm,
-    Init,
-    Linear,
-    PositionalEmbedding,
-    UNetBlock,
-)
+from sidfast.networks.edm.block import BlockOptions, UNetBlock, number_blocks
+from sidfast.networks.edm.embedding import FourierEmbedding, PositionalEmbedding, label_embedding
+from sidfast.networks.edm.layers import Conv2d, GroupNorm, Init, Linear
+from sidfast.networks.edm.plan import plan_decoder, plan_encoder
 from sidfast.ops.random import Key
 
 
@@ -94,58 +88,49 @@ class SongUNet(nn.Module):
         self.map_layer1 = Linear(emb_channels, emb_channels, init=init)
 
         widths = [model_channels * mult for mult in channel_mult]
-        resolutions = [img_resolution >> level for level in range(len(widths))]
-        resampling = {"resample_filter": resample_filter, "init": init}
-
+        encoder = plan_encoder(img_resolution, in_channels, model_channels, widths, num_blocks)
+        resampling: dict[str, Any] = {"resample_filter": resample_filter, "init": init}
         self.enc = nn.ModuleDict()
         aux = in_channels
-        channels = model_channels
-        skips: list[int] = []
-        for level, (res, width) in enumerate(zip(resolutions, widths, strict=True)):
-            name = f"{res}x{res}"
-            if level == 0:
-                self.enc[f"{name}_conv"] = Conv2d(in_channels, channels, 3, init=init)
-            else:
-                self.enc[f"{name}_down"] = UNetBlock(channels, channels, options, down=True)
-                if encoder_type == "skip":
-                    self.enc[f"{name}_aux_down"] = Conv2d(aux, aux, 0, down=True, **resampling)
-                    self.enc[f"{name}_aux_skip"] = Conv2d(aux, channels, 1, init=init)
-                if encoder_type == "residual":
-                    self.enc[f"{name}_aux_residual"] = Conv2d(
-                        aux, channels, 3, down=True, fused_resample=True, **resampling
-                    )
-                    aux = channels
-            skips.append(channels)
-            for idx in range(num_blocks):
-                self.enc[f"{name}_block{idx}"] = UNetBlock(
-                    channels, width, options, attention=res in attn_resolutions
+        for step in encoder:
+            width = step.out_channels
+            if step.kind == "conv":
+                self.enc[step.name] = Conv2d(in_channels, width, 3, init=init)
+                continue
+            attention = step.kind == "block" and step.res in attn_resolutions
+            self.enc[step.name] = UNetBlock(
+                step.in_channels, width, options, down=step.kind == "down", attention=attention
+            )
+            size = f"{step.res}x{step.res}"
+            if step.kind == "down" and encoder_type == "skip":
+                self.enc[f"{size}_aux_down"] = Conv2d(aux, aux, 0, down=True, **resampling)
+                self.enc[f"{size}_aux_skip"] = Conv2d(aux, width, 1, init=init)
+            if step.kind == "down" and encoder_type == "residual":
+                self.enc[f"{size}_aux_residual"] = Conv2d(
+                    aux, width, 3, down=True, fused_resample=True, **resampling
                 )
-                channels = width
-                skips.append(channels)
+                aux = width
 
         self.dec = nn.ModuleDict()
-        deepest = len(widths) - 1
-        for level in range(deepest, -1, -1):
-            res, width = resolutions[level], widths[level]
-            name = f"{res}x{res}"
-            if level == deepest:
-                self.dec[f"{name}_in0"] = UNetBlock(channels, channels, options, attention=True)
-                self.dec[f"{name}_in1"] = UNetBlock(channels, channels, options)
-            else:
-                self.dec[f"{name}_up"] = UNetBlock(channels, channels, options, up=True)
-            for idx in range(num_blocks + 1):
-                attention = idx == num_blocks and res in attn_resolutions
-                self.dec[f"{name}_block{idx}"] = UNetBlock(
-                    channels + skips.pop(), width, options, attention=attention
+        for step in plan_decoder(encoder, widths, num_blocks):
+            width = step.out_channels
+            last = step.kind == "block" and step.index == num_blocks
+            middle = step.kind == "in" and step.index == 0
+            self.dec[step.name] = UNetBlock(
+                step.in_channels,
+                width,
+                options,
+                up=step.kind == "up",
+                attention=middle or (last and step.res in attn_resolutions),
+            )
+            size = f"{step.res}x{step.res}"
+            if last and decoder_type == "skip" and step.level < len(widths) - 1:
+                self.dec[f"{size}_aux_up"] = Conv2d(
+                    out_channels, out_channels, 0, up=True, **resampling
                 )
-                channels = width
-            if decoder_type == "skip" or level == 0:
-                if decoder_type == "skip" and level < deepest:
-                    self.dec[f"{name}_aux_up"] = Conv2d(
-                        out_channels, out_channels, 0, up=True, **resampling
-                    )
-                self.dec[f"{name}_aux_norm"] = GroupNorm(channels, eps=1e-6)
-                self.dec[f"{name}_aux_conv"] = Conv2d(channels, out_channels, 3, init=init_zero)
+            if last and (decoder_type == "skip" or step.level == 0):
+                self.dec[f"{size}_aux_norm"] = GroupNorm(width, eps=1e-6)
+                self.dec[f"{size}_aux_conv"] = Conv2d(width, out_channels, 3, init=init_zero)
         self.num_layers = number_blocks(self)
 
     def forward(
