@@ -91,7 +91,7 @@ class DhariwalUNet(nn.Module):
             )
         self.dec = nn.ModuleDict()
         for step in plan_decoder(encoder, widths, num_blocks):
-            middle = step.kind == "in" and step.index == 0
+            middle = step.kind == "in" and step.number == 0
             self.dec[step.name] = UNetBlock(
                 step.in_channels,
                 step.out_channels,

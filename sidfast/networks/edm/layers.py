@@ -116,27 +116,27 @@ class Conv2d(nn.Module):
             init.fill_(self, in_channels * kernel**2, out_channels * kernel**2)
         self.register_buffer("resample_filter", fir_filter(resample_filter) if up or down else None)
 
+    def forward(self, x: Tensor) -> Tensor:
+        fir_padding = (
+            0 if self.resample_filter is None else (self.resample_filter.shape[-1] - 1) // 2
+        )
+        if not self.fused_resample:
+            x = self._resample(x, fir_padding)
+        if self.weight is not None and self.bias is not None:
+            padding = self.kernel // 2 + (fir_padding if self.fused_resample else 0)
+            x = F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=padding)
+        return self._resample(x, 0) if self.fused_resample else x
+
     def _resample(self, x: Tensor, padding: int) -> Tensor:
+        if self.resample_filter is None:
+            return x
         if self.box:
             return F.avg_pool2d(x, 2) if self.down else F.interpolate(x, scale_factor=2.0)
-        assert self.resample_filter is not None
         channels = x.shape[1]
         fir = self.resample_filter.to(x.dtype).expand(channels, -1, -1, -1)
         if self.down:
             return F.conv2d(x, fir, stride=2, padding=padding, groups=channels)
         return F.conv_transpose2d(x, 4 * fir, stride=2, padding=padding, groups=channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        resamples = self.resample_filter is not None
-        fir_padding = (self.resample_filter.shape[-1] - 1) // 2 if resamples else 0
-        if resamples and not self.fused_resample:
-            x = self._resample(x, fir_padding)
-        if self.weight is not None:
-            padding = self.kernel // 2 + (fir_padding if self.fused_resample else 0)
-            x = F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=padding)
-        if self.fused_resample:
-            x = self._resample(x, 0)
-        return x
 
 
 class GroupNorm(nn.Module):

@@ -9,21 +9,21 @@ from typing import NamedTuple
 class Step(NamedTuple):
     """One layer. `kind` is 'conv' (the stem), 'down', 'up', 'in' (middle) or 'block'.
 
-    `level` counts from 0 at full resolution; `index` counts the blocks of a level and kind.
+    `level` counts from 0 at full resolution; `number` counts the blocks of a level and kind.
     """
 
     kind: str
     level: int
     res: int
-    index: int
+    number: int
     in_channels: int
     out_channels: int
 
     @property
     def name(self) -> str:
         """The layer's name in state dicts, such as 16x16_block0 or 8x8_down."""
-        number = self.index if self.kind in ("in", "block") else ""
-        return f"{self.res}x{self.res}_{self.kind}{number}"
+        suffix = self.number if self.kind in ("in", "block") else ""
+        return f"{self.res}x{self.res}_{self.kind}{suffix}"
 
 
 def plan_encoder(
@@ -38,8 +38,8 @@ def plan_encoder(
             steps.append(Step("conv", level, res, 0, in_channels, channels))
         else:
             steps.append(Step("down", level, res, 0, channels, channels))
-        for index in range(num_blocks):
-            steps.append(Step("block", level, res, index, channels, width))
+        for number in range(num_blocks):
+            steps.append(Step("block", level, res, number, channels, width))
             channels = width
     return steps
 
@@ -57,7 +57,7 @@ def plan_decoder(encoder: Sequence[Step], widths: Sequence[int], num_blocks: int
             steps += [Step("in", level, res, index, channels, channels) for index in range(2)]
         else:
             steps.append(Step("up", level, res, 0, channels, channels))
-        for index in range(num_blocks + 1):
-            steps.append(Step("block", level, res, index, channels + skips.pop(), width))
+        for number in range(num_blocks + 1):
+            steps.append(Step("block", level, res, number, channels + skips.pop(), width))
             channels = width
     return steps

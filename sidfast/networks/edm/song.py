@@ -114,8 +114,8 @@ class SongUNet(nn.Module):
         self.dec = nn.ModuleDict()
         for step in plan_decoder(encoder, widths, num_blocks):
             width = step.out_channels
-            last = step.kind == "block" and step.index == num_blocks
-            middle = step.kind == "in" and step.index == 0
+            last = step.kind == "block" and step.number == num_blocks
+            middle = step.kind == "in" and step.number == 0
             self.dec[step.name] = UNetBlock(
                 step.in_channels,
                 width,
