@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from torch._subclasses import FakeTensorMode
+
+from sidfast.ops import random, score_losses
 from sidfast.ops.random import Key, add_noise, dropout, integers, normal, uniform
 from sidfast.ops.score_losses import dsm_loss, sid_loss
 
 __all__ = [
     "Key",
     "add_noise",
+    "backends_report",
     "dropout",
     "dsm_loss",
     "integers",
@@ -15,3 +21,26 @@ __all__ = [
     "sid_loss",
     "uniform",
 ]
+
+_ROOMS = (random, score_losses)
+
+
+def backends_report(
+    devices: Sequence[str] = ("cpu",),
+) -> dict[tuple[str, str], dict[str, list[str]]]:
+    """Which back ends would serve an ordinary float32 call on each of `devices`.
+
+    Nothing is allocated on a device.
+
+    Returns:
+        (device, operator) -> back end, in order of preference -> reasons why it cannot serve.
+    """
+    report = {}
+    for device in devices:
+        for room in _ROOMS:
+            with FakeTensorMode():
+                calls = room.contract.plain_calls(device)
+            for op, args in calls.items():
+                rows = {row.name: row.reasons(op, *args) for row in room.BACKENDS}
+                report[device, op] = rows
+    return report

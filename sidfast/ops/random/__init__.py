@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sidfast.base.backends import Backend
+from sidfast.base.checks import check_device, check_dtype, per_sample
 from sidfast.base.errors import InputError
 from sidfast.ops.random import contract
 from sidfast.ops.random.key import Key, seed_tensor
@@ -27,8 +28,6 @@ BACKENDS = (
     Backend("reference", "sidfast.ops.random.reference"),
 )
 contract.register(BACKENDS)
-
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def normal(
@@ -57,7 +56,7 @@ def normal(
         InputError: an argument of the wrong type, shape, range or device.
         BackendError: the back end asked for cannot serve the call.
     """
-    _check_float(dtype, _FLOATS)
+    check_dtype("dtype", dtype)
     _check_shape(shape, index)
     seed = seed_tensor(seed, index, stream)
     return torch.ops.sidfast.normal.default(seed, index, shape, stream, dtype, backend)
@@ -77,7 +76,7 @@ def uniform(
     Arguments, result and errors are those of `normal`, but `dtype` is float32 or float64: a shorter
     type would round some numbers up to 1.
     """
-    _check_float(dtype, (torch.float32, torch.float64))
+    check_dtype("dtype", dtype, (torch.float32, torch.float64))
     _check_shape(shape, index)
     seed = seed_tensor(seed, index, stream)
     return torch.ops.sidfast.uniform.default(seed, index, shape, stream, dtype, backend)
@@ -134,12 +133,12 @@ def add_noise(
             that wants a gradient.
         BackendError: the back end asked for cannot serve the call.
     """
-    _check_input("x", x, index)
+    _check_input(x, index)
     dtype = x.dtype if dtype is None else dtype
-    _check_float(dtype, _FLOATS)
+    check_dtype("dtype", dtype)
     memory_format = torch.preserve_format if memory_format is None else memory_format
-    sigma = _per_sample("sigma", sigma, index)
-    scale = None if scale is None else _per_sample("scale", scale, index)
+    sigma = _constant("sigma", sigma, x)
+    scale = None if scale is None else _constant("scale", scale, x)
     seed = seed_tensor(seed, index, stream)
     return torch.ops.sidfast.add_noise.default(
         x, sigma, scale, seed, index, stream, dtype, memory_format, backend
@@ -173,17 +172,11 @@ def dropout(
     """
     if not 0 <= p < 1:
         raise InputError(expected="0 <= p < 1", got=p, fix="pass the probability of dropping")
-    _check_input("x", x, index)
+    _check_input(x, index)
     seed = seed_tensor(seed, index, stream)
     if p == 0:
         return x
     return torch.ops.sidfast.dropout.default(x, p, seed, index, stream, backend)
-
-
-def _check_float(dtype: torch.dtype, allowed: tuple[torch.dtype, ...]) -> None:
-    if dtype not in allowed:
-        names = ", ".join(str(each) for each in allowed)
-        raise InputError(expected=f"one of {names}", got=dtype, fix="convert it first")
 
 
 def _check_shape(shape: Sequence[int], index: Tensor) -> None:
@@ -199,35 +192,17 @@ def _check_shape(shape: Sequence[int], index: Tensor) -> None:
         )
 
 
-def _check_input(name: str, x: Tensor, index: Tensor) -> None:
-    _check_float(x.dtype, _FLOATS)
+def _check_input(x: Tensor, index: Tensor) -> None:
+    check_dtype("x", x.dtype)
+    check_device("x", x, "index", index)
     _check_shape(x.shape, index)
-    if x.device != index.device:
-        raise InputError(
-            expected=f"{name} and index on one device",
-            got=f"{x.device} and {index.device}",
-            fix=f"pass index.to({name}.device)",
-        )
 
 
-def _per_sample(name: str, value: Tensor, index: Tensor) -> Tensor:
-    if value.dtype != torch.float32 or value.device != index.device:
-        raise InputError(
-            expected=f"{name} as float32 on {index.device}",
-            got=f"{value.dtype} on {value.device}",
-            fix=f"pass {name}.to(torch.float32) on that device",
-        )
+def _constant(name: str, value: Tensor, x: Tensor) -> Tensor:
     if value.requires_grad and torch.is_grad_enabled():
         raise InputError(
             expected=f"{name} without gradient",
             got="requires_grad=True",
             fix=f"pass {name}.detach()",
         )
-    batch = index.shape[0]
-    if value.dim() == 0 or value.shape[0] != batch or value.numel() != batch:
-        raise InputError(
-            expected=f"{name} of shape ({batch},) or ({batch}, 1, 1, 1)",
-            got=tuple(value.shape),
-            fix="give one value per sample",
-        )
-    return value.reshape(batch)
+    return per_sample(name, value, "x", x)

@@ -9,9 +9,10 @@ arguments are the schema's but for the last, `backend`:
     add_noise(x, sigma, scale, seed, index, stream, dtype, memory_format) -> Tensor
     dropout(x, p, seed, index, stream) -> Tensor
 
-`seed` is a 0-d int64 tensor, `index` (B,) int64, `shape` full with shape[0] == B, `stream` an int in
-[0, 2^32), `sigma` and `scale` (B,) float32 (`scale` may be None), all on one device. `x` may have
-any strides. Outputs: contiguous for the first three, `noise_like(...)` for the last two.
+`seed` is a 0-d int64 tensor, `index` (B,) int64, `shape` the whole shape with shape[0] == B,
+`stream` an int in [0, 2^32), `sigma` and `scale` (B,) float32 (`scale` may be None), all on one
+device. `x` may have any strides. Outputs: contiguous for the first three, `noise_like(...)` for the
+last two.
 """
 
 from __future__ import annotations
@@ -111,3 +112,18 @@ def register(backends: Sequence[Backend]) -> None:
         setup_context=_dropout_setup,
         backward=_dropout_backward,
     )
+
+
+def plain_calls(device: str) -> dict[str, tuple[Any, ...]]:
+    """The arguments of an ordinary float32 call of each operator, for asking back ends `reasons`."""
+    x = torch.empty(2, 3, 8, 8, device=device)
+    sigma = torch.empty(2, device=device)
+    index = torch.empty(2, dtype=torch.int64, device=device)
+    seed = torch.empty((), dtype=torch.int64, device=device)
+    return {
+        "normal": (seed, index, x.shape, 0, x.dtype),
+        "uniform": (seed, index, x.shape, 0, x.dtype),
+        "integers": (seed, index, x.shape, 10, 0),
+        "add_noise": (x, sigma, None, seed, index, 0, x.dtype, torch.preserve_format),
+        "dropout": (x, 0.1, seed, index, 0),
+    }

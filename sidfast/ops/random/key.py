@@ -15,7 +15,7 @@ class Key(NamedTuple):
 
     Attributes:
         seed: the run's seed, an int in [-2^63, 2^63) or a 0-d int64 tensor on `index`'s device.
-        index: (B,) int64, the sample numbers; sample `index[b]` draws the same numbers in any batch.
+        index: (B,) int64, the sample numbers; a sample draws the same numbers in any batch.
         stream: number of an independent stream, 0 ... 2^32 - 1.
     """
 

@@ -46,7 +46,7 @@ def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, ..
 
 
 def blocks(seed: Tensor, index: Tensor, size: int, stream: int) -> tuple[Tensor, ...]:
-    """Words r0 ... r3, each (B, ceil(size / 4)): element e of a sample is word e & 3 of block e >> 2."""
+    """Words r0 ... r3, each (B, ceil(size / 4)): element e is word e & 3 of block e >> 2."""
     block = torch.arange(-(-size // 4), device=index.device)
     sample = index[:, None]
     counter = (block, sample & WORD, sample >> 32 & WORD, torch.full_like(block, stream))

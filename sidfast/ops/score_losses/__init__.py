@@ -1,4 +1,4 @@
-"""Per-sample losses of score distillation, whose gradients come from the pass that makes the loss."""
+"""Losses of score distillation, one value per sample; their gradients come from the same pass."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sidfast.base.backends import Backend
+from sidfast.base.checks import check_device, check_dtype, per_sample
 from sidfast.base.errors import InputError
 from sidfast.ops.score_losses import contract
 
@@ -20,9 +21,31 @@ BACKENDS = (
 )
 contract.register(BACKENDS)
 
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
-
+@overload
+def sid_loss(
+    images: Tensor,
+    teacher_x0: Tensor,
+    fake_x0: Tensor,
+    alpha: float = ...,
+    floor: float = ...,
+    *,
+    grad_scale: float = ...,
+    backend: str = ...,
+    return_bad: Literal[False] = ...,
+) -> Tensor: ...
+@overload
+def sid_loss(
+    images: Tensor,
+    teacher_x0: Tensor,
+    fake_x0: Tensor,
+    alpha: float = ...,
+    floor: float = ...,
+    *,
+    grad_scale: float = ...,
+    backend: str = ...,
+    return_bad: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 def sid_loss(
     images: Tensor,
     teacher_x0: Tensor,
@@ -51,9 +74,9 @@ def sid_loss(
             float64 each; any strides.
         alpha: weight of d d against d e; the paper's 1.0 or 1.2.
         floor: least weight w, > 0.
-        grad_scale: the gradient with respect to the loss of each sample that backward will be given,
-            for example 100 / B for `loss.sum() * 100 / B`. Speed alone depends on it: the gradients
-            are made for it, and a CPU's backward hands them on untouched if it was right.
+        grad_scale: the upstream gradient that backward will be given for every sample's loss, for
+            example 100 / B for `loss.sum() * 100 / B`. Speed alone depends on it: the gradients are
+            made for it, and on a CPU they are handed on untouched if it was right.
         backend: a name from `BACKENDS`, or "auto".
         return_bad: also return which samples were not finite.
 
@@ -64,8 +87,8 @@ def sid_loss(
         InputError: an argument of the wrong type, shape, range or device.
         BackendError: the back end asked for cannot serve the call.
     """
-    _check_pair("images", images, "teacher_x0", teacher_x0)
-    _check_pair("images", images, "fake_x0", fake_x0)
+    _check_batch(images, "teacher_x0", teacher_x0)
+    _check_batch(images, "fake_x0", fake_x0)
     _check_positive("floor", floor)
     if not math.isfinite(alpha):
         raise InputError(expected="a finite alpha", got=alpha, fix="the paper uses 1.0 and 1.2")
@@ -82,6 +105,28 @@ def sid_loss(
     return (loss, bad) if return_bad else loss
 
 
+@overload
+def dsm_loss(
+    images: Tensor,
+    denoised: Tensor,
+    sigma: Tensor,
+    sigma_data: float = ...,
+    *,
+    grad_scale: float = ...,
+    backend: str = ...,
+    return_bad: Literal[False] = ...,
+) -> Tensor: ...
+@overload
+def dsm_loss(
+    images: Tensor,
+    denoised: Tensor,
+    sigma: Tensor,
+    sigma_data: float = ...,
+    *,
+    grad_scale: float = ...,
+    backend: str = ...,
+    return_bad: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 def dsm_loss(
     images: Tensor,
     denoised: Tensor,
@@ -108,9 +153,9 @@ def dsm_loss(
         sigma: (B,) or (B, 1, 1, ...) float32, noise level of each sample, > 0.
         sigma_data: standard deviation of the data, > 0.
     """
-    _check_pair("images", images, "denoised", denoised)
+    _check_batch(images, "denoised", denoised)
     _check_positive("sigma_data", sigma_data)
-    sigma = _per_sample_sigma(sigma, images)
+    sigma = per_sample("sigma", sigma.detach(), "images", images)
     if torch.is_grad_enabled() and denoised.requires_grad:
         _check_grad_scale(grad_scale)
         loss, bad, _ = torch.ops.sidfast.dsm_loss_grad.default(
@@ -121,25 +166,16 @@ def dsm_loss(
     return (loss, bad) if return_bad else loss
 
 
-def _check_pair(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
-    if x.shape != other.shape or x.dim() == 0:
+def _check_batch(images: Tensor, name: str, other: Tensor) -> None:
+    if images.shape != other.shape or images.dim() == 0:
         raise InputError(
-            expected=f"{name} and {other_name} of one shape (B, ...)",
-            got=f"{tuple(x.shape)} and {tuple(other.shape)}",
+            expected=f"images and {name} of one shape (B, ...)",
+            got=f"{tuple(images.shape)} and {tuple(other.shape)}",
             fix="pass the same batch to both",
         )
-    if x.device != other.device:
-        raise InputError(
-            expected=f"{name} and {other_name} on one device",
-            got=f"{x.device} and {other.device}",
-            fix="move one of them",
-        )
-    if x.dtype not in _FLOATS or other.dtype not in _FLOATS:
-        raise InputError(
-            expected=f"{name} and {other_name} of a floating dtype",
-            got=f"{x.dtype} and {other.dtype}",
-            fix="convert them with .float()",
-        )
+    check_device("images", images, name, other)
+    check_dtype("images", images.dtype)
+    check_dtype(name, other.dtype)
 
 
 def _check_positive(name: str, value: float) -> None:
@@ -152,20 +188,3 @@ def _check_grad_scale(grad_scale: float) -> None:
         raise InputError(
             expected="a finite grad_scale other than 0", got=grad_scale, fix="pass 1.0 if in doubt"
         )
-
-
-def _per_sample_sigma(sigma: Tensor, images: Tensor) -> Tensor:
-    batch = images.shape[0]
-    if sigma.dtype != torch.float32 or sigma.device != images.device:
-        raise InputError(
-            expected=f"sigma as float32 on {images.device}",
-            got=f"{sigma.dtype} on {sigma.device}",
-            fix="pass sigma.to(torch.float32) on that device",
-        )
-    if sigma.dim() == 0 or sigma.shape[0] != batch or sigma.numel() != batch:
-        raise InputError(
-            expected=f"sigma of shape ({batch},) or ({batch}, 1, 1, 1)",
-            got=tuple(sigma.shape),
-            fix="give one noise level per sample",
-        )
-    return sigma.detach().reshape(batch)

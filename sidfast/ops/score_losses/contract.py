@@ -9,9 +9,9 @@ arguments are the schema's but for the last, `backend`:
     dsm_loss(images, denoised, sigma, sigma_data) -> (loss, bad)
     dsm_loss_grad(images, denoised, sigma, sigma_data, grad_scale) -> (loss, bad, grad_denoised)
 
-Tensors are (B, ...) of one shape with any strides, each of its own floating dtype; `sigma` is (B,)
-float32. Outputs are made by `per_sample_outputs` and `gradient_like`. `need` is three bools;
-a gradient that is not needed is an empty tensor. Gradients are those of the loss times `grad_scale`.
+Tensors are (B, ...) of one shape with any strides, each of its own floating dtype; `sigma` is
+(B,) float32. Outputs are made by `per_sample_outputs` and `gradient_like`. `need` is three
+bools; a gradient that is not needed has size 0. Gradients are those of the loss times `grad_scale`.
 A sample is bad if its loss or its weight is not finite: then its loss and gradients are zero.
 """
 
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from sidfast.base.backends import Backend
 from sidfast.base.contract import define_operator
+from sidfast.base.errors import InputError
 
 
 def loss_dtype(*operands: Tensor) -> torch.dtype:
@@ -83,8 +84,7 @@ def _dsm_grad_fake(
     return *per_sample_outputs(images, denoised), gradient_like(denoised)
 
 
-def _save(ctx: Any, bad: Tensor, grads: Sequence[Tensor], grad_scale: float) -> None:
-    ctx.mark_non_differentiable(bad, *grads)
+def _save(ctx: Any, grads: Sequence[Tensor], grad_scale: float) -> None:
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*grads)
     ctx.grad_scale = grad_scale
@@ -93,30 +93,30 @@ def _save(ctx: Any, bad: Tensor, grads: Sequence[Tensor], grad_scale: float) -> 
 def _rescaled(ctx: Any, upstream: Tensor | None) -> list[Tensor | None]:
     """The saved gradients, for `upstream` (B,) instead of `grad_scale`."""
     if torch.is_grad_enabled():
-        raise RuntimeError(
-            "sidfast's losses make their gradients in the forward pass and cannot be differentiated"
-            " twice; call backward without create_graph=True, or use backend functions of"
-            " sidfast.ops.score_losses.reference, which can"
+        raise InputError(
+            expected="a first derivative of a score loss, whose gradients the forward pass made",
+            got="backward with create_graph=True",
+            fix="leave create_graph out, or differentiate sidfast.ops.score_losses.reference",
         )
     grads = ctx.saved_tensors
     if upstream is None:
         return [None] * len(grads)
-    eager_cpu = type(upstream) is Tensor and upstream.device.type == "cpu"
-    if eager_cpu and bool((upstream == ctx.grad_scale).all()):
+    if _readable(upstream) and bool((upstream == ctx.grad_scale).all()):
         return list(grads)
     factor = upstream / ctx.grad_scale
-    return [
-        (grad * factor.view((-1,) + (1,) * (grad.dim() - 1))).to(grad.dtype) for grad in grads
-    ]
+    return [(grad * factor.view((-1,) + (1,) * (grad.dim() - 1))).to(grad.dtype) for grad in grads]
+
+
+def _readable(x: Tensor) -> bool:
+    """Whether looking at values neither waits for a device nor splits a traced graph."""
+    return x.device.type == "cpu" and type(x) is Tensor and not torch.compiler.is_compiling()
 
 
 def _sid_grads_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *_, grad_scale, ctx.need, _ = inputs
     _, bad, *grads = output
     ctx.mark_non_differentiable(bad, *grads)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*(grad for grad, need in zip(grads, ctx.need, strict=True) if need))
-    ctx.grad_scale = grad_scale
+    _save(ctx, [grad for grad, need in zip(grads, ctx.need, strict=True) if need], grad_scale)
 
 
 def _sid_grads_backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
@@ -125,11 +125,9 @@ def _sid_grads_backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Ten
 
 
 def _dsm_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.grad_scale = inputs[4]
     _, bad, grad = output
     ctx.mark_non_differentiable(bad, grad)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(grad)
+    _save(ctx, [grad], inputs[4])
 
 
 def _dsm_grad_backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
@@ -147,7 +145,7 @@ def register(backends: Sequence[Backend]) -> None:
     define_operator(
         "sid_loss_grads(Tensor images, Tensor teacher_x0, Tensor fake_x0, float alpha, float floor,"
         " float grad_scale, bool[] need, str backend)"
-        " -> (Tensor loss, Tensor bad, Tensor images, Tensor teacher_x0, Tensor fake_x0)",
+        " -> (Tensor loss, Tensor bad, Tensor grad_images, Tensor grad_teacher, Tensor grad_fake)",
         backends=backends,
         fake=_sid_grads_fake,
         setup_context=_sid_grads_setup,
@@ -161,9 +159,21 @@ def register(backends: Sequence[Backend]) -> None:
     )
     define_operator(
         "dsm_loss_grad(Tensor images, Tensor denoised, Tensor sigma, float sigma_data,"
-        " float grad_scale, str backend) -> (Tensor loss, Tensor bad, Tensor denoised)",
+        " float grad_scale, str backend) -> (Tensor loss, Tensor bad, Tensor grad_denoised)",
         backends=backends,
         fake=_dsm_grad_fake,
         setup_context=_dsm_grad_setup,
         backward=_dsm_grad_backward,
     )
+
+
+def plain_calls(device: str) -> dict[str, tuple[Any, ...]]:
+    """The arguments of an ordinary float32 call of each operator, for asking back ends `reasons`."""
+    x = torch.empty(2, 3, 8, 8, device=device)
+    sigma = torch.empty(2, device=device)
+    return {
+        "sid_loss": (x, x, x, 1.2, 1e-5),
+        "sid_loss_grads": (x, x, x, 1.2, 1e-5, 1.0, (True, True, True)),
+        "dsm_loss": (x, x, sigma, 0.5),
+        "dsm_loss_grad": (x, x, sigma, 0.5, 1.0),
+    }

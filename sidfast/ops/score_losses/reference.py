@@ -1,7 +1,7 @@
 """Eager PyTorch definition of the score losses, on any device.
 
-`sid_loss` and `dsm_loss` are differentiable, in float64 too: the oracle. The `_grad` functions write
-out their gradients, as the single-pass back ends do.
+`sid_loss` and `dsm_loss` are differentiable, and in float64 the oracle. The others write out their
+gradients, as the single-pass back ends do.
 """
 
 from __future__ import annotations
