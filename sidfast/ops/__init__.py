@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch._subclasses import FakeTensorMode
-
 from sidfast.ops import random, score_losses
 from sidfast.ops.random import Key, add_noise, dropout, integers, normal, uniform
 from sidfast.ops.score_losses import dsm_loss, sid_loss
@@ -35,6 +33,8 @@ def backends_report(
     Returns:
         (device, operator) -> back end, in order of preference -> reasons why it cannot serve.
     """
+    from torch._subclasses import FakeTensorMode
+
     report = {}
     for device in devices:
         for room in _ROOMS:

@@ -115,7 +115,7 @@ def register(backends: Sequence[Backend]) -> None:
 
 
 def plain_calls(device: str) -> dict[str, tuple[Any, ...]]:
-    """The arguments of an ordinary float32 call of each operator, for asking back ends `reasons`."""
+    """Arguments of an ordinary float32 call of each operator, to ask back ends for `reasons`."""
     x = torch.empty(2, 3, 8, 8, device=device)
     sigma = torch.empty(2, device=device)
     index = torch.empty(2, dtype=torch.int64, device=device)

@@ -20,7 +20,7 @@ class Key(NamedTuple):
     """
 
     seed: int | Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # tuple.index is not needed
     stream: int = 0
 
     def shift(self, n: int) -> Key:
