@@ -45,7 +45,8 @@ class DigitsClassifier(nn.Module):
         x = F.silu(self.conv1(images))
         x = F.max_pool2d(F.silu(self.conv2(x)), 2)
         x = F.silu(self.conv3(x))
-        return F.silu(self.hidden(x.flatten(1)))
+        # Normalised, so that distances have the same scale whichever training made the weights.
+        return F.silu(F.layer_norm(self.hidden(x.flatten(1)), [self.num_features]))
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         return self.head(features)
