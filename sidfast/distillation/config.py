@@ -149,17 +149,27 @@ class DistillConfig(StepConfig):
 
     @classmethod
     def read(cls, path: str | Path) -> DistillConfig:
-        """Read a config that `write` or a person wrote as YAML."""
+        """Read a config that a run or a person wrote as YAML; what it leaves out is default."""
+        return cls.parse(cls.read_values(path))
+
+    @staticmethod
+    def read_values(path: str | Path) -> dict[str, Any]:
+        """The settings that a YAML file names, as they stand there."""
         import yaml
 
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise InputError(
+                expected=f"a YAML file at {path}", got=str(error), fix="check the path and text"
+            ) from error
         if not isinstance(values, dict):
             raise InputError(
                 expected=f"{path} to hold 'name: value' lines",
                 got=type(values).__name__,
                 fix="compare it with the config.yaml of a run",
             )
-        return cls.parse(values)
+        return values
 
     def to_yaml(self) -> str:
         """Every setting of this run, as YAML."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import signal
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+import sidfast
 from sidfast.base.errors import InputError
 from sidfast.distillation.checkpoint import fingerprint
 from sidfast.distillation.config import DistillConfig
@@ -51,6 +53,7 @@ def distill(
     references: Tensor | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
+    teacher_name: str | None = None,
 ) -> DistillResult:
     """Distil a teacher into a one-step generator (SiD, arXiv 2404.04057), on its own device.
 
@@ -65,6 +68,7 @@ def distill(
             pixels along the way; None leaves the curve out.
         resume: continue the run in `out` from its newest checkpoint.
         callbacks: called as callback(distiller, row) after each logged iteration.
+        teacher_name: what `load_teacher` would load it by, noted in the generator's file.
 
     Raises:
         InputError: teacher, config, references or folder do not fit.
@@ -92,7 +96,7 @@ def distill(
         cfg = cfg or DistillConfig()
         distiller = Distiller(teacher, cfg)
         run.start(cfg)
-    quality = _quality_measure(distiller, references, cfg)
+    quality = _quality_measure(references, cfg)
     total = cfg.iterations * cfg.batch
     points = evaluation_points(cfg)
 
@@ -123,7 +127,12 @@ def distill(
             if _due(cfg, n_img):
                 save()
     save()
-    record = {"n_img": distiller.n_img, "config": cfg.to_yaml()}
+    record = {
+        "teacher": teacher_name,
+        "n_img": distiller.n_img,
+        "config": dataclasses.asdict(cfg),
+        "sidfast": sidfast.__version__,
+    }
     generator = Generator(distiller.generator.network, cfg.sigma_init, record)
     generator.save(run.generator)
     rows = run.read_metrics()
@@ -150,14 +159,14 @@ def _due(cfg: DistillConfig, n_img: int) -> bool:
 
 
 def _quality_measure(
-    distiller: Distiller, references: Tensor | None, cfg: DistillConfig
+    references: Tensor | None, cfg: DistillConfig
 ) -> Callable[[Distiller], dict[str, float]]:
     if references is None or not cfg.evaluations:
         return lambda _: {}
-    from sidfast.evaluate import PixelFrechet
+    from sidfast.evaluate.frechet import pixel_frechet, pixel_stats
 
-    measure = PixelFrechet(references)
-    return lambda d: {"frechet": measure(d.sample(cfg.eval_samples))}
+    stats = pixel_stats(references)
+    return lambda d: {"frechet": pixel_frechet(d.sample(cfg.eval_samples), stats)}
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,15 @@ def save_grid(images: Tensor, path: Path, columns: int | None = None, least: int
     Image.fromarray(array.repeat(factor, 0).repeat(factor, 1)).save(path)
 
 
-def plot_curve(axes, n_img: Sequence[float], frechet: Sequence[float], level: float | None) -> None:
+def quality_points(rows: Sequence[dict]) -> tuple[list[float], list[float]]:
+    """Images seen and Fréchet distance, from the metrics rows that hold one."""
+    points = [(row["n_img"], row["frechet"]) for row in rows if "frechet" in row]
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def plot_curve(
+    axes: Any, n_img: Sequence[float], frechet: Sequence[float], level: float | None
+) -> Fit | None:
     """Draw Fréchet distance against images, log-log, with the fitted line.
 
     Args:
@@ -75,6 +84,7 @@ def plot_curve(axes, n_img: Sequence[float], frechet: Sequence[float], level: fl
         axes.axhline(level, color="tab:green", linewidth=1, label="teacher, 35 network calls")
     axes.set(xlabel="images seen", ylabel="Fréchet distance (pixels)")
     axes.legend(frameon=False, fontsize=8)
+    return fit
 
 
 def save_curves(rows: Sequence[dict], path: Path, level: float | None = None) -> None:
@@ -83,9 +93,7 @@ def save_curves(rows: Sequence[dict], path: Path, level: float | None = None) ->
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     quality, losses = figure.subplots(1, 2)
-    points = [(row["n_img"], row["frechet"]) for row in rows if "frechet" in row]
-    if points:
-        plot_curve(quality, *zip(*points, strict=True), level)
+    plot_curve(quality, *quality_points(rows), level)
     for name in ("fake_loss", "generator_loss"):
         drawn = [(row["n_img"], row[name]) for row in rows if name in row]
         if drawn:
@@ -99,8 +107,12 @@ def save_curves(rows: Sequence[dict], path: Path, level: float | None = None) ->
 
 def save_summary(
     generator: Tensor, teacher: Tensor, rows: Sequence[dict], path: Path, level: float | None
-) -> None:
-    """Write the one picture of a run: generator beside teacher beside the quality curve."""
+) -> Fit | None:
+    """Write the one picture of a run: generator beside teacher beside the quality curve.
+
+    Returns:
+        The line fitted to the curve.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 4), layout="constrained")
@@ -112,7 +124,6 @@ def save_summary(
         axes.imshow(grid_array(images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_title(title)
         axes.axis("off")
-    points = [(row["n_img"], row["frechet"]) for row in rows if "frechet" in row]
-    if points:
-        plot_curve(right, *zip(*points, strict=True), level)
+    fit = plot_curve(right, *quality_points(rows), level)
     figure.savefig(path, dpi=120)
+    return fit

@@ -14,7 +14,7 @@ from sidfast.evaluate.frechet import frechet_distance, gaussian_stats
 from sidfast.evaluate.kid import kernel_distance
 from sidfast.evaluate.memorisation import Memorisation, memorisation
 from sidfast.evaluate.precision_recall import NEIGHBOURS, precision_recall
-from sidfast.evaluate.samplers import device_of
+from sidfast.diffusion.sampling import device_of
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,36 @@
+# Two commands for a start: `make demo` distils a diffusion model of handwritten digits,
+# `make test` checks everything. Both make .venv first where there is none.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch>=2.11' || echo 'torch==2.13.0')
+SOURCES := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
+
+.PHONY: demo test lint bench help
+
+help:
+	@echo 'make demo    distil the digits teacher and open runs/demo-*/result.png'
+	@echo 'make test    lint, types and the test suite'
+	@echo 'make bench   benchmarks, written to benchmarks/results/cpu.md'
+
+$(VENV)/.ready: requirements.txt pyproject.toml setup.py CMakeLists.txt $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q '$(TORCH)'
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/sidfast distill digits --out runs/demo-$(shell date +%Y%m%d-%H%M%S)
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m pytest benchmarks --benchmark-json=benchmarks/results/cpu.json
+	$(BIN)/python benchmarks/report.py benchmarks/results/cpu.json benchmarks/results/cpu.md

@@ -1,0 +1,80 @@
+"""What this machine offers: versions, devices, and which back ends serve here."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+
+import torch
+
+import sidfast
+from sidfast.base import native
+from sidfast.ops import backends_report
+
+_PACKAGES = (
+    "torch",
+    "triton",
+    "xformers",
+    "numpy",
+    "pydantic",
+    "safetensors",
+    "rich",
+    "matplotlib",
+    "scikit-learn",
+    "torchmetrics",
+)
+
+
+@dataclass(frozen=True)
+class Info:
+    """Versions, devices and back ends; printing it gives the report of `sidfast info`.
+
+    Attributes:
+        versions: package -> version, or "not installed".
+        devices: one line per device.
+        native: why the compiled CPU library cannot be used; empty if it can.
+        backends: (device, operator) -> back end -> reasons why it cannot serve there.
+    """
+
+    versions: dict[str, str]
+    devices: list[str]
+    native: list[str]
+    backends: dict[tuple[str, str], dict[str, list[str]]]
+
+    def __str__(self) -> str:
+        lines = ["versions"]
+        lines += [f"  {name:13}{version}" for name, version in self.versions.items()]
+        lines += ["devices", *(f"  {device}" for device in self.devices)]
+        lines += ["native CPU library", f"  {'; '.join(self.native) or 'loaded'}"]
+        lines.append("operators (back ends in order of preference)")
+        for (device, op), rows in self.backends.items():
+            parts = [
+                f"{name}: no ({'; '.join(reasons)})" if reasons else f"{name}: yes"
+                for name, reasons in rows.items()
+            ]
+            lines.append(f"  {op:11} on {device:5} {', '.join(parts)}")
+        return "\n".join(lines)
+
+
+def info() -> Info:
+    """Look at this machine. Nothing is installed, changed or allocated on a GPU."""
+    versions = {"sidfast": sidfast.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    capability = torch.backends.cpu.get_cpu_capability()
+    devices = [f"cpu: {torch.get_num_threads()} threads, {capability}, {platform.machine()}"]
+    kinds = ["cpu"]
+    if torch.cuda.is_available():
+        kinds.append("cuda")
+        for i in range(torch.cuda.device_count()):
+            p = torch.cuda.get_device_properties(i)
+            devices.append(
+                f"cuda:{i}: {p.name}, {p.total_memory / 2**30:.0f} GiB, sm_{p.major}{p.minor}"
+            )
+    else:
+        devices.append("cuda: none that torch can use")
+    return Info(versions, devices, native.reasons(), backends_report(kinds))
