@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from sidfast.base.backends import Backend
+from sidfast.base.batch import spread
 from sidfast.base.contract import define_operator
 
 
@@ -62,7 +63,7 @@ def _add_noise_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _add_noise_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     (scale,) = ctx.saved_tensors
     if scale is not None:
-        grad = grad * scale.view((-1,) + (1,) * (grad.dim() - 1))
+        grad = grad * spread(scale, grad)
     return grad.to(ctx.dtype), *[None] * 8
 
 

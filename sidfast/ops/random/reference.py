@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sidfast.base.batch import spread
 from sidfast.ops.random.contract import noise_like
 
 WORD = 0xFFFFFFFF
@@ -103,11 +104,10 @@ def add_noise(
     memory_format: torch.memory_format,
 ) -> Tensor:
     compute = torch.promote_types(x.dtype, torch.float32)
-    per_sample = (-1,) + (1,) * (x.dim() - 1)
     noise = normal(seed, index, x.shape, stream, compute)
-    result = x.to(compute) + sigma.to(compute).view(per_sample) * noise
+    result = x.to(compute) + spread(sigma, x) * noise
     if scale is not None:
-        result = result * scale.to(compute).view(per_sample)
+        result = result * spread(scale, x)
     return noise_like(x, dtype, memory_format).copy_(result)
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from sidfast.base.backends import Backend
+from sidfast.base.batch import spread
 from sidfast.base.contract import define_operator
 from sidfast.base.errors import InputError
 
@@ -104,7 +105,7 @@ def _rescaled(ctx: Any, upstream: Tensor | None) -> list[Tensor | None]:
     if _readable(upstream) and bool((upstream == ctx.grad_scale).all()):
         return list(grads)
     factor = upstream / ctx.grad_scale
-    return [(grad * factor.view((-1,) + (1,) * (grad.dim() - 1))).to(grad.dtype) for grad in grads]
+    return [(grad * spread(factor, grad)).to(grad.dtype) for grad in grads]
 
 
 def _readable(x: Tensor) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sidfast.base.batch import spread
 from sidfast.ops.score_losses.contract import gradient_like, loss_dtype
 
 
@@ -102,6 +103,5 @@ def _zero_bad(loss: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 def _gradient(operand: Tensor, value: Tensor, factor: Tensor, bad: Tensor, need: bool) -> Tensor:
     if not need:
         return gradient_like(operand, need)
-    per_sample = (-1,) + (1,) * (operand.dim() - 1)
-    scaled = torch.where(bad.view(per_sample), 0, value * factor.view(per_sample))
+    scaled = torch.where(spread(bad, value), 0, value * spread(factor, value))
     return gradient_like(operand).copy_(scaled)
