@@ -1,0 +1,184 @@
+// Python module sidfast.base._cpu: raw pointers as integers, int64 sizes, a dtype, a thread count.
+// The callers (sidfast/ops/<room>/_native.py) own the tensors and check their shapes and strides.
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "base/isa.h"
+#include "random/random.h"
+#include "score_losses/score_losses.h"
+
+namespace py = pybind11;
+using namespace sidfast;
+
+namespace {
+
+struct Kernels {
+  const RandomKernels* random;
+  const ScoreLossKernels* score_losses;
+};
+
+Kernels kernels_of(Isa isa) {
+  switch (isa) {
+#ifdef SIDFAST_X86
+    case Isa::avx512:
+      return {&avx512::random_kernels, &avx512::score_loss_kernels};
+    case Isa::avx2:
+      return {&avx2::random_kernels, &avx2::score_loss_kernels};
+#endif
+    default:
+      return {&generic::random_kernels, &generic::score_loss_kernels};
+  }
+}
+
+Isa current_isa = best_isa();
+Kernels kernels = kernels_of(current_isa);
+
+py::list available_isas() {
+  py::list names;
+  for (int level = 0; level < kIsaCount; ++level) {
+    if (isa_available(static_cast<Isa>(level))) names.append(kIsaNames[level]);
+  }
+  return names;
+}
+
+void use_isa(const std::string& name) {
+  for (int level = 0; level < kIsaCount; ++level) {
+    const Isa isa = static_cast<Isa>(level);
+    if (name == kIsaNames[level] && isa_available(isa)) {
+      current_isa = isa;
+      kernels = kernels_of(isa);
+      return;
+    }
+  }
+  throw std::invalid_argument("this CPU and this build have no instruction set '" + name + "'");
+}
+
+template <class T>
+T* at(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void require(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
+// Runs a kernel without the interpreter lock and turns its status into an exception.
+template <class Call>
+void run(const Call& call) {
+  Status status;
+  {
+    py::gil_scoped_release unlocked;
+    status = call();
+  }
+  if (status.code == Code::bad_argument) throw std::invalid_argument(status.text);
+  if (status.code == Code::unsupported) throw std::runtime_error(status.text);
+}
+
+ImageShape image_shape(int64_t samples, int64_t channels, int64_t pixels, bool in_last,
+                       bool out_last) {
+  require(samples >= 0 && channels >= 0 && pixels >= 0, "sizes must not be negative");
+  return {samples, channels, pixels, in_last, out_last};
+}
+
+NoiseKey noise_key(int64_t seed, uintptr_t index, int64_t stream) {
+  require(stream >= 0 && stream < (int64_t{1} << 32), "stream must be in [0, 2^32)");
+  return {static_cast<uint64_t>(seed), at<const int64_t>(index), static_cast<uint32_t>(stream)};
+}
+
+RowShape row_shape(int64_t samples, int64_t size) {
+  require(samples >= 0 && size >= 0, "sizes must not be negative");
+  return {samples, size};
+}
+
+void bind_random(py::module_& m) {
+  m.def("normal", [](uintptr_t out, Dtype dtype, int64_t samples, int64_t size, int64_t seed,
+                     uintptr_t index, int64_t stream, int threads) {
+    const auto shape = image_shape(samples, 1, size, false, false);
+    const auto key = noise_key(seed, index, stream);
+    run([&] { return kernels.random->normal(at<void>(out), dtype, shape, key, threads); });
+  });
+  m.def("uniform", [](uintptr_t out, int64_t samples, int64_t size, int64_t seed, uintptr_t index,
+                      int64_t stream, int threads) {
+    const auto shape = image_shape(samples, 1, size, false, false);
+    const auto key = noise_key(seed, index, stream);
+    run([&] { return kernels.random->uniform(at<float>(out), shape, key, threads); });
+  });
+  m.def("integers", [](uintptr_t out, uint64_t high, int64_t samples, int64_t size, int64_t seed,
+                       uintptr_t index, int64_t stream, int threads) {
+    require(high >= 1 && high <= (uint64_t{1} << 32), "high must be in [1, 2^32]");
+    const auto shape = image_shape(samples, 1, size, false, false);
+    const auto key = noise_key(seed, index, stream);
+    run([&] { return kernels.random->integers(at<int64_t>(out), high, shape, key, threads); });
+  });
+  m.def("add_noise",
+        [](uintptr_t x, Dtype x_dtype, bool x_last, uintptr_t out, Dtype out_dtype, bool out_last,
+           uintptr_t sigma, uintptr_t scale, int64_t samples, int64_t channels, int64_t pixels,
+           int64_t seed, uintptr_t index, int64_t stream, int threads) {
+          const auto shape = image_shape(samples, channels, pixels, x_last, out_last);
+          const auto key = noise_key(seed, index, stream);
+          run([&] {
+            return kernels.random->add_noise(at<const void>(x), x_dtype, at<void>(out), out_dtype,
+                                             at<const float>(sigma), at<const float>(scale), shape,
+                                             key, threads);
+          });
+        });
+  m.def("dropout",
+        [](uintptr_t x, bool x_last, uintptr_t out, bool out_last, Dtype dtype, uint64_t threshold,
+           float factor, int64_t samples, int64_t channels, int64_t pixels, int64_t seed,
+           uintptr_t index, int64_t stream, int threads) {
+          const auto shape = image_shape(samples, channels, pixels, x_last, out_last);
+          const auto key = noise_key(seed, index, stream);
+          run([&] {
+            return kernels.random->dropout(at<const void>(x), at<void>(out), dtype, threshold,
+                                           factor, shape, key, threads);
+          });
+        });
+}
+
+void bind_score_losses(py::module_& m) {
+  m.def("sid_loss", [](uintptr_t images, uintptr_t teacher, uintptr_t fake, Dtype dtype,
+                       int64_t samples, int64_t size, double alpha, double floor, double scale,
+                       uintptr_t loss, uintptr_t bad, uintptr_t images_gradient,
+                       uintptr_t teacher_gradient, uintptr_t fake_gradient, int threads) {
+    const SidArguments arguments{at<const void>(images),     at<const void>(teacher),
+                                 at<const void>(fake),       at<float>(loss),
+                                 at<bool>(bad),              at<void>(images_gradient),
+                                 at<void>(teacher_gradient), at<void>(fake_gradient),
+                                 alpha,                      floor,
+                                 scale};
+    const auto shape = row_shape(samples, size);
+    run([&] { return kernels.score_losses->sid(arguments, dtype, shape, threads); });
+  });
+  m.def("dsm_loss", [](uintptr_t images, uintptr_t denoised, uintptr_t sigma, Dtype dtype,
+                       int64_t samples, int64_t size, double sigma_data, double scale,
+                       uintptr_t loss, uintptr_t bad, uintptr_t gradient, int threads) {
+    const DsmArguments arguments{at<const void>(images), at<const void>(denoised),
+                                 at<const float>(sigma), at<float>(loss),
+                                 at<bool>(bad),          at<void>(gradient),
+                                 sigma_data,             scale};
+    const auto shape = row_shape(samples, size);
+    run([&] { return kernels.score_losses->dsm(arguments, dtype, shape, threads); });
+  });
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, m) {
+  py::enum_<Dtype>(m, "Dtype")
+      .value("float32", Dtype::float32)
+      .value("bfloat16", Dtype::bfloat16)
+      .value("float16", Dtype::float16);
+  m.def("available_isas", available_isas);
+  m.def("isa", [] { return kIsaNames[static_cast<int>(current_isa)]; });
+  m.def("use_isa", use_isa);
+  m.attr("compiler") = SIDFAST_COMPILER;
+#ifdef _OPENMP
+  m.attr("openmp") = true;
+#else
+  m.attr("openmp") = false;
+#endif
+  bind_random(m);
+  bind_score_losses(m);
+}

@@ -1,0 +1,307 @@
+#include "score_losses/score_losses.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <type_traits>
+
+#include "base/parallel.h"
+#include "base/sums.h"
+
+namespace sidfast::SIDFAST_ISA {
+namespace {
+
+constexpr int64_t kSerial = 16384;          // fewer elements than this are not worth a thread
+constexpr int64_t kStreamBytes = 4 << 20;   // smaller gradients are left in the caches
+
+struct Sums {
+  double error = 0.0, score = 0.0;
+
+  void add(const Sums& other) {
+    error += other.error;
+    score += other.score;
+  }
+};
+
+// full(i, part) for each vector of a run, tail(i, part, count) for the last, shorter one.
+template <class Full, class Tail>
+SIDFAST_INLINE void over_run(int64_t count, const Full& full, const Tail& tail) {
+  int64_t i = 0;
+  for (; i + kSumLanes <= count; i += kSumLanes) {
+#pragma GCC unroll 8
+    for (int part = 0; part < kParts; ++part) full(i + part * kLanes, part);
+  }
+  for (int part = 0; i < count; i += kLanes, ++part) {
+    if (i + kLanes <= count) {
+      full(i, part);
+    } else {
+      tail(i, part, count - i);
+    }
+  }
+}
+
+// Past the caches where `streaming`; only float32 rows are written so.
+template <bool streaming, class T>
+SIDFAST_INLINE void put(T* p, F value) {
+  if constexpr (streaming && std::is_same_v<T, float>) {
+    stream(p, value);
+  } else {
+    store(p, value);
+  }
+}
+
+template <class T>
+bool worth_streaming(const T* gradient, const RowShape& shape) {
+  return shape.samples * shape.size * static_cast<int64_t>(sizeof(T)) >= kStreamBytes &&
+         shape.size % 16 == 0 && reinterpret_cast<uintptr_t>(gradient) % 64 == 0;
+}
+
+template <class T>
+void clear(T* gradient, int64_t at, int64_t count) {
+  if (gradient) std::memset(gradient + at, 0, static_cast<size_t>(count) * sizeof(T));
+}
+
+template <class T>
+struct Sid {
+  const SidArguments& given;
+  const T *x, *teacher, *fake;
+  T *x_gradient, *teacher_gradient, *fake_gradient;
+
+  Sums sums(int64_t at, int64_t count) const {
+    BlockSum error, score;
+    const F minus_alpha(static_cast<float>(-given.alpha));
+    const auto add = [&](F x_value, F t, F f, int part) {
+      const F e = t - x_value, d = t - f;
+      error.part[part] = error.part[part] + absolute(e);
+      score.part[part] = fma(d, fma(minus_alpha, d, e), score.part[part]);
+    };
+    over_run(
+        count,
+        [&](int64_t i, int part) {
+          add(load(x + at + i), load(teacher + at + i), load(fake + at + i), part);
+        },
+        [&](int64_t i, int part, int64_t n) {
+          add(load_first(x + at + i, n), load_first(teacher + at + i, n),
+              load_first(fake + at + i, n), part);
+        });
+    return {error.total(), score.total()};
+  }
+
+  // 1 / w, and the loss through it.
+  double weigh(int64_t, const Sums& s, int64_t size, double* loss) const {
+    const double mean = s.error / static_cast<double>(max64(size, 1));
+    const double weight = mean < given.floor ? given.floor : mean;
+    *loss = s.score / weight;
+    return 1.0 / weight;
+  }
+
+  bool wants_gradients() const { return x_gradient || teacher_gradient || fake_gradient; }
+
+  bool streams(const RowShape& shape) const {
+    return worth_streaming(x_gradient, shape) && worth_streaming(teacher_gradient, shape) &&
+           worth_streaming(fake_gradient, shape);
+  }
+
+  template <bool streaming>
+  void gradients(int64_t at, int64_t count, float factor) const {
+    const F r(factor), minus_r(-factor);
+    const F teacher_mix(static_cast<float>(1.0 - 2.0 * given.alpha));
+    const F fake_mix(static_cast<float>(2.0 * given.alpha));
+    over_run(
+        count,
+        [&](int64_t i, int) {
+          const F t = load(teacher + at + i), e = t - load(x + at + i), d = t - load(fake + at + i);
+          if (x_gradient) put<streaming>(x_gradient + at + i, d * minus_r);
+          if (teacher_gradient) {
+            put<streaming>(teacher_gradient + at + i, fma(teacher_mix, d, e) * r);
+          }
+          if (fake_gradient) put<streaming>(fake_gradient + at + i, fms(fake_mix, d, e) * r);
+        },
+        [&](int64_t i, int, int64_t n) {
+          const F t = load_first(teacher + at + i, n);
+          const F e = t - load_first(x + at + i, n), d = t - load_first(fake + at + i, n);
+          if (x_gradient) store_first(x_gradient + at + i, d * minus_r, n);
+          if (teacher_gradient) {
+            store_first(teacher_gradient + at + i, fma(teacher_mix, d, e) * r, n);
+          }
+          if (fake_gradient) store_first(fake_gradient + at + i, fms(fake_mix, d, e) * r, n);
+        });
+  }
+
+  void clear_gradients(int64_t at, int64_t count) const {
+    clear(x_gradient, at, count);
+    clear(teacher_gradient, at, count);
+    clear(fake_gradient, at, count);
+  }
+};
+
+template <class T>
+struct Dsm {
+  const DsmArguments& given;
+  const T *x, *denoised;
+  T* gradient;
+
+  Sums sums(int64_t at, int64_t count) const {
+    BlockSum score;
+    const auto add = [&](F x_value, F f, int part) {
+      const F residual = f - x_value;
+      score.part[part] = fma(residual, residual, score.part[part]);
+    };
+    over_run(
+        count, [&](int64_t i, int part) { add(load(x + at + i), load(denoised + at + i), part); },
+        [&](int64_t i, int part, int64_t n) {
+          add(load_first(x + at + i, n), load_first(denoised + at + i, n), part);
+        });
+    return {0.0, score.total()};
+  }
+
+  // Twice EDM's weight, and the loss through it.
+  double weigh(int64_t sample, const Sums& s, int64_t, double* loss) const {
+    const double sigma = given.sigma[sample], data = given.sigma_data;
+    const double weight = (sigma * sigma + data * data) / (sigma * data * sigma * data);
+    *loss = weight * s.score;
+    return 2.0 * weight;
+  }
+
+  bool wants_gradients() const { return gradient; }
+  bool streams(const RowShape& shape) const { return worth_streaming(gradient, shape); }
+
+  template <bool streaming>
+  void gradients(int64_t at, int64_t count, float factor) const {
+    const F r(factor);
+    over_run(
+        count,
+        [&](int64_t i, int) {
+          put<streaming>(gradient + at + i, (load(denoised + at + i) - load(x + at + i)) * r);
+        },
+        [&](int64_t i, int, int64_t n) {
+          const F residual = load_first(denoised + at + i, n) - load_first(x + at + i, n);
+          store_first(gradient + at + i, residual * r, n);
+        });
+  }
+
+  void clear_gradients(int64_t at, int64_t count) const { clear(gradient, at, count); }
+};
+
+// Writes loss and bad; returns whether the sample is good and its gradients' factor.
+template <class Loss>
+bool conclude(const Loss& loss, int64_t sample, const Sums& sums, int64_t size, float* factor) {
+  double value;
+  const double weight = loss.weigh(sample, sums, size, &value);
+  const float rounded = static_cast<float>(value);
+  // A sum never recovers from a NaN or an Inf among its terms, whatever their signs.
+  const bool good = __builtin_isfinite(sums.error) && __builtin_isfinite(weight) &&
+                    __builtin_isfinite(rounded);
+  loss.given.loss[sample] = good ? rounded : 0.0f;
+  loss.given.bad[sample] = !good;
+  *factor = static_cast<float>(weight * loss.given.gradient_scale);
+  return good;
+}
+
+template <bool streaming, class Loss>
+void write_gradients(const Loss& loss, int64_t at, int64_t count, float factor, bool good) {
+  if (good) {
+    loss.template gradients<streaming>(at, count, factor);
+  } else {
+    loss.clear_gradients(at, count);
+  }
+}
+
+// A sample's rows stay in the second-level cache between its sums and its gradients.
+template <bool streaming, class Loss>
+void by_samples(const Loss& loss, const RowShape& shape, int threads) {
+  parallel_units(shape.samples, threads, [&](int64_t sample) {
+    const int64_t at = sample * shape.size;
+    Sums total;
+    for (int64_t start = 0; start < shape.size; start += kBlock) {
+      total.add(loss.sums(at + start, min64(kBlock, shape.size - start)));
+    }
+    float factor;
+    const bool good = conclude(loss, sample, total, shape.size, &factor);
+    if (loss.wants_gradients()) {
+      write_gradients<streaming>(loss, at, shape.size, factor, good);
+      if (streaming) stream_fence();
+    }
+  });
+}
+
+// Fewer samples than would keep the threads equally busy: blocks are the units instead.
+template <bool streaming, class Loss>
+Status by_blocks(const Loss& loss, const RowShape& shape, int threads) {
+  const int64_t blocks = ceil_div(shape.size, kBlock);
+  struct Part {
+    Sums sums;
+    float factor;  // of its sample: in the sample's first part only
+    bool good;
+  };
+  auto* parts = static_cast<Part*>(
+      std::malloc(static_cast<size_t>(shape.samples * blocks) * sizeof(Part)));
+  if (!parts) return {Code::bad_argument, "out of memory for partial sums"};
+  const auto length = [&](int64_t unit) {
+    return min64(kBlock, shape.size - unit % blocks * kBlock);
+  };
+  const auto begin = [&](int64_t unit) {
+    return unit / blocks * shape.size + unit % blocks * kBlock;
+  };
+  parallel_units(shape.samples * blocks, threads,
+                 [&](int64_t unit) { parts[unit].sums = loss.sums(begin(unit), length(unit)); });
+  for (int64_t sample = 0; sample < shape.samples; ++sample) {
+    Sums total;
+    Part* first = parts + sample * blocks;
+    for (int64_t block = 0; block < blocks; ++block) total.add(first[block].sums);
+    first->good = conclude(loss, sample, total, shape.size, &first->factor);
+  }
+  if (loss.wants_gradients()) {
+    parallel_units(shape.samples * blocks, threads, [&](int64_t unit) {
+      const Part& first = parts[unit / blocks * blocks];
+      write_gradients<streaming>(loss, begin(unit), length(unit), first.factor, first.good);
+      if (streaming) stream_fence();
+    });
+  }
+  std::free(parts);
+  return kOk;
+}
+
+template <bool streaming, class Loss>
+Status run(const Loss& loss, const RowShape& shape, int threads) {
+  const int64_t useful = max64(1, min64(threads, shape.samples * shape.size / kSerial));
+  if (shape.size == 0 || shape.samples % useful == 0 || shape.samples >= 8 * useful) {
+    by_samples<streaming>(loss, shape, static_cast<int>(useful));
+    return kOk;
+  }
+  return by_blocks<streaming>(loss, shape, static_cast<int>(useful));
+}
+
+template <class Loss>
+Status run(const Loss& loss, const RowShape& shape, int threads) {
+  return loss.streams(shape) ? run<true>(loss, shape, threads) : run<false>(loss, shape, threads);
+}
+
+Status sid(const SidArguments& given, Dtype dtype, const RowShape& shape, int threads) {
+  return typed(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const Sid<T> loss{given,
+                      static_cast<const T*>(given.images),
+                      static_cast<const T*>(given.teacher),
+                      static_cast<const T*>(given.fake),
+                      static_cast<T*>(given.images_gradient),
+                      static_cast<T*>(given.teacher_gradient),
+                      static_cast<T*>(given.fake_gradient)};
+    return run(loss, shape, threads);
+  });
+}
+
+Status dsm(const DsmArguments& given, Dtype dtype, const RowShape& shape, int threads) {
+  return typed(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const Dsm<T> loss{given, static_cast<const T*>(given.images),
+                      static_cast<const T*>(given.denoised),
+                      static_cast<T*>(given.denoised_gradient)};
+    return run(loss, shape, threads);
+  });
+}
+
+}  // namespace
+
+const ScoreLossKernels score_loss_kernels = {sid, dsm};
+
+}  // namespace sidfast::SIDFAST_ISA
