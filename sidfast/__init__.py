@@ -22,11 +22,34 @@ _HOME = {
 }
 _ROOMS = ("diffusion", "evaluate", "losses", "networks", "ops", "optim", "recipes", "teachers")
 
-__all__ = [*_HOME, *_ROOMS, "__version__"]
+__all__ = [
+    "DistillConfig",
+    "DistillResult",
+    "Distiller",
+    "__version__",
+    "diffusion",
+    "distill",
+    "evaluate",
+    "info",
+    "load_generator",
+    "load_teacher",
+    "losses",
+    "networks",
+    "ops",
+    "optim",
+    "recipes",
+    "teachers",
+]
 
 if TYPE_CHECKING:
     from sidfast import diffusion, evaluate, losses, networks, ops, optim, recipes, teachers
-    from sidfast.distillation import DistillConfig, Distiller, DistillResult, distill, load_generator
+    from sidfast.distillation import (
+        DistillConfig,
+        Distiller,
+        DistillResult,
+        distill,
+        load_generator,
+    )
     from sidfast.environment import info
     from sidfast.teachers import load as load_teacher
 

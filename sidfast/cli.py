@@ -7,12 +7,14 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import sidfast
 from sidfast.base.errors import InputError, SidfastError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sidfast.distillation import DistillConfig, Generator
 
 
@@ -102,10 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _distill(arguments: argparse.Namespace) -> None:
-    if arguments.resume:
-        cfg = None
-    else:
-        cfg = _resolve(arguments)
+    cfg = None if arguments.resume else _resolve(arguments)
     if arguments.dry_run:
         print((cfg or sidfast.DistillConfig.read(arguments.out / "config.yaml")).to_yaml(), end="")
         return
@@ -224,7 +223,7 @@ def _report(
     print(f"picture: {folder / 'result.png'}")
 
 
-def _digits(split: str) -> Any:
+def _digits(split: Literal["train", "heldout"]) -> Tensor:
     from sidfast.data import digits
 
     return digits(split)[0]

@@ -59,9 +59,7 @@ def device_of(net: object) -> torch.device:
     return torch.device("cpu")
 
 
-def _one_hot(
-    classes: int, labels: Tensor | int | None, seed: int, index: Tensor
-) -> Tensor | None:
+def _one_hot(classes: int, labels: Tensor | int | None, seed: int, index: Tensor) -> Tensor | None:
     n = len(index)
     if not classes:
         if labels is None:

@@ -100,9 +100,7 @@ class Distiller:
         }
 
     def _draws(self, update: str) -> list[KeyedDraws]:
-        return [
-            KeyedDraws(update, self._seed, offsets + self.n_img) for offsets in self._offsets
-        ]
+        return [KeyedDraws(update, self._seed, offsets + self.n_img) for offsets in self._offsets]
 
     @property
     def generator(self) -> Generator:

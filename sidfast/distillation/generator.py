@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from sidfast.base.errors import InputError
+from sidfast.diffusion import Denoiser
 from sidfast.diffusion.sampling import sample_images
 from sidfast.networks.files import load_network, save_network
 
@@ -55,13 +56,11 @@ class Generator:
             sigma = z.new_full((len(z),), self.sigma_init)
             return self.network(z * self.sigma_init, sigma, onehot)
 
-        return sample_images(self.network, make, n, seed, labels, batch)
+        return sample_images(cast(Denoiser, self.network), make, n, seed, labels, batch)
 
     def save(self, path: str | Path) -> None:
         """Write weights, architecture and record to one safetensors file, atomically."""
-        save_network(
-            self.network, path, {"sigma_init": self.sigma_init, "record": self.record}
-        )
+        save_network(self.network, path, {"sigma_init": self.sigma_init, "record": self.record})
 
 
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:

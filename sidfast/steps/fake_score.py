@@ -26,7 +26,7 @@ def fake_score_loss(
     *,
     grad_scale: float = 1.0,
 ) -> Tensor:
-    """Denoising loss of the fake score on fresh images of the generator (arXiv 2404.04057, algorithm 1).
+    """Denoising loss of the fake score on fresh images of the generator (arXiv 2404.04057).
 
     Args:
         fake: f_psi with gradients.

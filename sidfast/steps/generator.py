@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
-from sidfast.diffusion import uniform_t_sigma
+from sidfast.diffusion import Denoiser, uniform_t_sigma
 from sidfast.ops.random import Key
 from sidfast.ops.score_losses import sid_loss
 from sidfast.optim import AdamEMA
@@ -27,11 +28,11 @@ def generate(
     Returns:
         images (B, C, H, W) float32 and one-hot labels (B, K), or None without classes.
     """
-    side = generator.img_resolution
-    z = draws.latents((generator.img_channels, side, side))
-    labels = draws.labels(generator.label_dim, cfg.class_probabilities)
+    net = cast(Denoiser, generator)
+    z = draws.latents((net.img_channels, net.img_resolution, net.img_resolution))
+    labels = draws.labels(net.label_dim, cfg.class_probabilities)
     sigma = z.new_full((len(z),), cfg.sigma_init)
-    return generator(z * cfg.sigma_init, sigma, labels, key=key), labels
+    return net(z * cfg.sigma_init, sigma, labels, key=key), labels
 
 
 def generator_loss(
@@ -59,9 +60,7 @@ def generator_loss(
     noisy = draws.add_noise(images, sigma)
     teacher_x0 = networks.teacher(noisy, sigma, labels)
     fake_x0 = networks.fake_view(noisy, sigma, labels)
-    return sid_loss(
-        images, teacher_x0, fake_x0, cfg.alpha, cfg.weight_floor, grad_scale=grad_scale
-    )
+    return sid_loss(images, teacher_x0, fake_x0, cfg.alpha, cfg.weight_floor, grad_scale=grad_scale)
 
 
 def generator_update(
