@@ -73,9 +73,7 @@ def test_first_average_is_a_copy(make_teacher) -> None:
     average = flat(distiller.generator.network)
     assert torch.equal(average, flat(distiller.networks.generator))
     distiller.step()
-    assert not torch.equal(
-        flat(distiller.generator.network), flat(distiller.networks.generator)
-    )
+    assert not torch.equal(flat(distiller.generator.network), flat(distiller.networks.generator))
 
 
 def test_a_non_finite_gradient_leaves_everything_bit_identical(make_teacher) -> None:
@@ -128,7 +126,7 @@ def test_labels_of_the_generator_are_checked(make_teacher) -> None:
     distiller = Distiller(make_teacher(3), config())
     assert distiller.sample(5).shape == (5, 1, 8, 8)
     assert distiller.sample(2, labels=torch.tensor([0, 2])).abs().max() <= 1
-    with pytest.raises(InputError, match="classes from 0 to 2"):
+    with pytest.raises(InputError, match=r"labels in 0\.\.\.2"):
         distiller.sample(2, labels=torch.tensor([0, 3]))
-    with pytest.raises(InputError, match="no classes"):
+    with pytest.raises(InputError, match="without classes"):
         Distiller(make_teacher(), config()).sample(2, labels=torch.tensor([0, 1]))

@@ -57,9 +57,7 @@ def place(parts: tuple[str, ...] | list[str]) -> str:
 
 
 FILES = [
-    path
-    for path in sorted(ROOT.rglob("*.py"))
-    if place(path.relative_to(ROOT).parts) not in APART
+    path for path in sorted(ROOT.rglob("*.py")) if place(path.relative_to(ROOT).parts) not in APART
 ]
 
 
