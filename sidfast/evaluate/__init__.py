@@ -18,7 +18,7 @@ from sidfast.evaluate.frechet import (
     pixel_stats,
 )
 from sidfast.evaluate.kid import kernel_distance
-from sidfast.evaluate.memorisation import Memorisation, memorisation
+from sidfast.evaluate.neighbours import Neighbours, nearest_neighbours
 from sidfast.evaluate.precision_recall import precision_recall
 from sidfast.evaluate.protocol import evaluate, measure
 from sidfast.evaluate.quality import Quality, Yardstick
@@ -29,7 +29,7 @@ __all__ = [
     "DigitsClassifier",
     "FeatureNet",
     "GaussianStats",
-    "Memorisation",
+    "Neighbours",
     "Quality",
     "Report",
     "Sampler",
@@ -42,7 +42,7 @@ __all__ = [
     "gaussian_stats",
     "kernel_distance",
     "measure",
-    "memorisation",
+    "nearest_neighbours",
     "pixel_frechet",
     "pixel_stats",
     "precision_recall",

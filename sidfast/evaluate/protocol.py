@@ -79,6 +79,6 @@ def measure(sampler: Sampler, yardstick: Yardstick, *, n: int = 10_000, seed: in
         )
     return replace(
         yardstick.measure(samples),
-        network_calls=sampler.network_calls,
+        network_calls=getattr(sampler, "network_calls", 1),
         images_per_second=n / seconds,
     )

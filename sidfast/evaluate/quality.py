@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from sidfast.base.errors import InputError
+from sidfast.diffusion.sampling import device_of
 from sidfast.evaluate.checks import check_images, eight_bit
 from sidfast.evaluate.features import FeatureNet
 from sidfast.evaluate.frechet import frechet_distance, gaussian_stats
 from sidfast.evaluate.kid import kernel_distance
-from sidfast.evaluate.memorisation import Memorisation, memorisation
+from sidfast.evaluate.neighbours import Neighbours, nearest_neighbours
 from sidfast.evaluate.precision_recall import NEIGHBOURS, precision_recall
-from sidfast.diffusion.sampling import device_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Quality:
         kid, kid_std: unbiased kernel distance of features to the held-out images, mean and
             standard deviation over subsets.
         precision, recall: against the references, for sets as large as the held-out one.
-        memorisation: nearest-neighbour test on pixels.
+        neighbours: nearest real images in pixels: memorisation and variety.
         class_shares: share of the images that the feature network takes for each class.
         network_calls: per image; None for real images.
         images_per_second: of sampling on the machine at hand; None for real images.
@@ -40,7 +40,7 @@ class Quality:
     kid_std: float
     precision: float
     recall: float
-    memorisation: Memorisation
+    neighbours: Neighbours
     class_shares: tuple[float, ...]
     network_calls: int | None = None
     images_per_second: float | None = None
@@ -93,13 +93,13 @@ class Yardstick:
             features,
             classes,
             kid=kernel_distance(features, self.heldout_features, seed=self.seed),
-            memorised=memorisation(samples, self.references, self.heldout),
+            neighbours=nearest_neighbours(samples, self.references, self.heldout),
         )
 
     def real_split(self) -> Quality:
         """Measure the held-out images: what a perfect generator of as many images would score.
 
-        KID compares the references with them; memorisation tests each against all others.
+        KID compares the references with them; their neighbours are sought among all others.
         """
         features, classes = self._see(self.heldout)
         return self._quality(
@@ -107,7 +107,7 @@ class Yardstick:
             features,
             classes,
             kid=kernel_distance(self.reference_features, features, seed=self.seed),
-            memorised=memorisation(
+            neighbours=nearest_neighbours(
                 self.heldout, self.references, self.heldout, samples_are_heldout=True
             ),
         )
@@ -119,7 +119,7 @@ class Yardstick:
         classes: Tensor,
         *,
         kid: tuple[float, float],
-        memorised: Memorisation,
+        neighbours: Neighbours,
     ) -> Quality:
         precision, recall = precision_recall(
             features, self.reference_features, size=self._size, seed=self.seed
@@ -132,7 +132,7 @@ class Yardstick:
             kid_std=kid[1],
             precision=precision,
             recall=recall,
-            memorisation=memorised,
+            neighbours=neighbours,
             class_shares=_shares(classes),
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sidfast.evaluate.memorisation import Memorisation
+from sidfast.evaluate.neighbours import Neighbours
 from sidfast.evaluate.quality import Quality
 
 if TYPE_CHECKING:
@@ -19,11 +19,13 @@ COLUMNS = (
     "KID × 10³",
     "precision",
     "recall",
+    "variety",
     "nearer to train (chance)",
     "calls / image",
     "images / s",
 )
 RECALL_SHARE = 0.5
+VARIETY_SHARE = 0.75
 CLASS_SHARE = 0.25
 
 
@@ -58,8 +60,8 @@ class Report:
         return [line for name, row in self.rows.items() for line in self._warnings_of(name, row)]
 
     def _warnings_of(self, name: str, row: Quality) -> list[str]:
-        """Collapse: under half of the real split's recall, or a class at under a quarter of its
-        share. Memorisation: `Memorisation.flagged`.
+        """Collapse: recall under half or variety under three quarters of the real split's, or a
+        class at under a quarter of its share. Memorisation: `Neighbours.memorised`.
         """
         lines = []
         if row.recall < RECALL_SHARE * self.real.recall:
@@ -67,19 +69,24 @@ class Report:
                 f"{name}: collapse: its samples cover {row.recall:.0%} of the real images, "
                 f"a real set of that size {self.real.recall:.0%}"
             )
-        pairs = zip(row.class_shares, self.reference_class_shares, strict=True)
-        for number, (share, real) in enumerate(pairs):
-            if share < CLASS_SHARE * real:
-                lines.append(
-                    f"{name}: collapse: class {number} makes {share:.1%} of the samples "
-                    f"and {real:.1%} of the real images"
-                )
-        memory = row.memorisation
-        if memory.flagged:
+        near, real_near = row.neighbours, self.real.neighbours
+        if near.variety < VARIETY_SHARE * real_near.variety:
             lines.append(
-                f"{name}: memorisation: {memory.nearer_to_train:.2f} of samples are nearer to a "
-                f"training than to a held-out image, where chance gives at most "
-                f"{memory.null[1]:.2f}; {memory.duplicates:.1%} are exact copies"
+                f"{name}: collapse: its samples fall to {near.variety:.2f} different nearest real "
+                f"images each, real images to {real_near.variety:.2f}"
+            )
+        pairs = zip(row.class_shares, self.reference_class_shares, strict=True)
+        rare = [str(k) for k, (share, real) in enumerate(pairs) if share < CLASS_SHARE * real]
+        if rare:
+            lines.append(
+                f"{name}: collapse: too few samples of class {', '.join(rare)}, under a quarter "
+                f"of the real share"
+            )
+        if near.memorised:
+            lines.append(
+                f"{name}: memorisation: {near.nearer_to_train:.2f} of its samples are nearer to a "
+                f"training than to a held-out image (sets of equal size), chance gives at most "
+                f"{near.null[1]:.2f}; {near.duplicates:.1%} are exact copies"
             )
         return lines
 
@@ -120,7 +127,7 @@ class Report:
             _ratio(getattr(self.generator, name), getattr(self.teacher, name))
             for name in ("frechet_pixels", "frechet_features")
         ]
-        ratio += ["", "", "", ""]
+        ratio += [""] * 5
         ratio += [
             _ratio(getattr(self.generator, name), getattr(self.teacher, name))
             for name in ("network_calls", "images_per_second")
@@ -129,7 +136,7 @@ class Report:
 
 
 def _row(name: str, row: Quality) -> list[str]:
-    low, high = row.memorisation.null
+    low, high = row.neighbours.null
     return [
         f"{name} ({row.images:,})",
         f"{row.frechet_pixels:.3f}",
@@ -137,7 +144,8 @@ def _row(name: str, row: Quality) -> list[str]:
         f"{row.kid * 1e3:.2f} ± {row.kid_std * 1e3:.2f}",
         f"{row.precision:.3f}",
         f"{row.recall:.3f}",
-        f"{row.memorisation.nearer_to_train:.2f} ({low:.2f}-{high:.2f})",
+        f"{row.neighbours.variety:.3f}",
+        f"{row.neighbours.nearer_to_train:.2f} ({low:.2f}-{high:.2f})",
         "–" if row.network_calls is None else str(row.network_calls),
         "–" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
     ]
@@ -152,11 +160,11 @@ def _line(cells: list[str] | tuple[str, ...]) -> str:
 
 
 def _quality(record: Mapping[str, Any]) -> Quality:
-    memory = record["memorisation"]
+    near = record["neighbours"]
     return Quality(
         **{
             **record,
-            "memorisation": Memorisation(**{**memory, "null": tuple(memory["null"])}),
+            "neighbours": Neighbours(**{**near, "null": tuple(near["null"])}),
             "class_shares": tuple(record["class_shares"]),
         }
     )
