@@ -85,7 +85,7 @@ class Yardstick:
         Raises:
             InputError: wrong shape, too few, or non-finite values.
         """
-        check_images(samples, "samples", at_least=self._size, like=self.references)
+        check_images(samples, "samples", at_least=len(self.heldout), like=self.references)
         samples = eight_bit(samples).cpu()
         features, classes = self._see(samples)
         return self._quality(
@@ -138,7 +138,7 @@ class Yardstick:
 
     @torch.no_grad()
     def _see(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, D) and class probabilities (N, K) of images, on the CPU."""
+        """Features (N, D) and one-hot predicted classes (N, K) of images, on the CPU."""
         device = device_of(self.net)
         parts = []
         for chunk in images.split(1000):
