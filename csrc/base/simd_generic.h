@@ -55,7 +55,8 @@ SIDFAST_INLINE U odd_to_even(U a) {
 SIDFAST_INLINE U join_even(U even, U odd) {
   return lanewise<U>([&](int i) { return i % 2 ? odd.v[i - 1] : even.v[i]; });
 }
-SIDFAST_INLINE U xor3(U a, U b, U c) { return a ^ b ^ c; }
+// b and c meet first: in Philox they are ready before a.
+SIDFAST_INLINE U xor3(U a, U b, U c) { return a ^ (b ^ c); }
 
 // Offsets, in even words, that make interleave_pairs and interleave give consecutive counters.
 SIDFAST_INLINE U counter_offsets() {

@@ -94,7 +94,7 @@ void sweep_tiles(const Op& op, const In* x, Out* out, const ImageShape& shape, c
                  int threads) {
   const int64_t channels = shape.channels, pixels = shape.pixels;
   const int64_t tile_channels = min64(channels, kTileChannels);
-  const int64_t tile_pixels = kChunk / tile_channels;
+  const int64_t tile_pixels = kChunk / tile_channels / kStep * kStep;
   const int64_t across = ceil_div(channels, tile_channels), along = ceil_div(pixels, tile_pixels);
   parallel_units(shape.samples * across * along, threads, [&](int64_t unit) {
     alignas(64) typename Kind::Value buffer[kChunk + kOvershoot];
