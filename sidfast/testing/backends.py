@@ -1,22 +1,61 @@
-"""Which (device, back end) pairs a test or benchmark can run on this machine."""
+"""Which devices, back ends and instruction sets a test or benchmark can run on this machine."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 import torch
 
+from sidfast.base import native
 
-def serving(room: ModuleType) -> list[tuple[str, str]]:
-    """(device, back end) pairs that serve ordinary calls of all of a room's operators here."""
+
+class Place(NamedTuple):
+    """Where a call runs; `isa` is an instruction set of the native CPU back end, or empty."""
+
+    device: str
+    backend: str
+    isa: str = ""
+
+    def __str__(self) -> str:
+        return "-".join(filter(None, self))
+
+
+def places(room: ModuleType, *, every_isa: bool = False) -> list[Place]:
+    """Where ordinary calls of all of a room's operators are served on this machine.
+
+    Args:
+        every_isa: one place for each instruction set of the native CPU back end, instead of one.
+    """
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    return [
-        (device, row.name)
-        for device in devices
-        for row in room.BACKENDS
-        if not any(row.reasons(op, *a) for op, a in room.contract.plain_calls(device).items())
-    ]
+    found = []
+    for device in devices:
+        calls = room.contract.plain_calls(device).items()
+        for row in room.BACKENDS:
+            if any(row.reasons(op, *args) for op, args in calls):
+                continue
+            split = every_isa and (device, row.name) == ("cpu", "native")
+            isas = native.cpu_library().available_isas() if split else [""]
+            found += [Place(device, row.name, isa) for isa in isas]
+    return found
+
+
+@contextmanager
+def instruction_set(isa: str) -> Iterator[None]:
+    """Let the native CPU back end use `isa`; empty leaves it alone."""
+    if not isa:
+        yield
+        return
+    library = native.cpu_library()
+    before = library.isa()
+    library.use_isa(isa)
+    try:
+        yield
+    finally:
+        library.use_isa(before)
 
 
 def skip_unless_served(room: ModuleType, backend: str, op: str, *args: object) -> None:

@@ -1,14 +1,39 @@
-"""Runs every operator test that takes `device` and `backend` on each pair that serves here."""
+"""Runs every operator test that takes `device` or `backend` in each place that serves here.
+
+A test file names the room it tests: `ROOM = sidfast.ops.random`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from sidfast.testing.backends import serving
+from sidfast.testing.backends import Place, instruction_set, places
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    room = getattr(metafunc.module, "ROOM", None)
-    if room is not None and {"device", "backend"} <= set(metafunc.fixturenames):
-        pairs = serving(room)
-        metafunc.parametrize(("device", "backend"), pairs, ids=["-".join(pair) for pair in pairs])
+    if "place" in metafunc.fixturenames:
+        each = places(metafunc.module.ROOM, every_isa="every_isa" in metafunc.fixturenames)
+        metafunc.parametrize("place", each, indirect=True, ids=str)
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    with instruction_set(request.param.isa):
+        yield request.param
+
+
+@pytest.fixture
+def every_isa() -> None:
+    """Runs the tests that use it once for each instruction set of the native CPU back end."""
+
+
+@pytest.fixture
+def device(place: Place) -> str:
+    return place.device
+
+
+@pytest.fixture
+def backend(place: Place) -> str:
+    return place.backend
