@@ -43,8 +43,8 @@ _MARGIN = len(_SYM6) // 4
 
 
 class AugmentDraws(NamedTuple):
-    """The random numbers of one call, one row per image; columns in the order of `_UNIFORMS` and
-    `_NORMALS`.
+    """The random numbers of one call, one row per image; columns in the order of `UNIFORMS` and
+    `NORMALS`.
     """
 
     uniform: Tensor
@@ -55,13 +55,13 @@ class AugmentDraws(NamedTuple):
         """Draw number 0 of the key's stream holds the uniforms, number 1 the normals."""
         batch = len(key.index)
         return cls(
-            uniform((batch, len(_UNIFORMS)), seed=key.seed, index=key.index, stream=key.stream),
-            normal((batch, len(_NORMALS)), seed=key.seed, index=key.index, stream=key.stream + 1),
+            uniform((batch, len(UNIFORMS)), seed=key.seed, index=key.index, stream=key.stream),
+            normal((batch, len(NORMALS)), seed=key.seed, index=key.index, stream=key.stream + 1),
         )
 
 
 # A transform applies to an image where its gate falls below strength * p.
-_UNIFORMS = (
+UNIFORMS = (
     "xflip",
     "xflip_gate",
     "yflip",
@@ -74,7 +74,7 @@ _UNIFORMS = (
     "aniso_axis_gate",
     "translate_gate",
 )
-_NORMALS = ("scale", "aniso", "translate_x", "translate_y")
+NORMALS = ("scale", "aniso", "translate_x", "translate_y")
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class AugmentPipe:
 
     def apply(self, images: Tensor, draws: AugmentDraws) -> tuple[Tensor, Tensor]:
         """Augment images (B, C, H, W) with given draws; a pure, differentiable function."""
-        u = dict(zip(_UNIFORMS, draws.uniform.unbind(1), strict=True))
-        n = dict(zip(_NORMALS, draws.normal.unbind(1), strict=True))
+        u = dict(zip(UNIFORMS, draws.uniform.unbind(1), strict=True))
+        n = dict(zip(NORMALS, draws.normal.unbind(1), strict=True))
 
         def gated(value: Tensor, gate: str, strength: float) -> Tensor:
             return torch.where(u[gate] < strength * self.p, value, 0.0)
@@ -154,9 +154,9 @@ class AugmentPipe:
                 torch.stack([1 / stretch, stretch], dim=1)
             )
             linear = _rotation(angle) @ along_axis @ _rotation(axis) / zoom[:, None, None]
-            size = images.new_tensor([images.shape[3], images.shape[2]])
-            shift = torch.stack([shift_x, shift_y], dim=1) * self.translate_frac_std * size
-            images = resample(images, linear, shift)
+            height, width = images.shape[2:]
+            shift = torch.stack([shift_x * width, shift_y * height], dim=1)
+            images = resample(images, linear, shift * self.translate_frac_std)
         labels = [xflip, yflip, scale, angle.cos() - 1, angle.sin()]
         labels += [aniso * axis.cos(), aniso * axis.sin(), shift_x, shift_y]
         return images, torch.stack(labels, dim=1).float()
@@ -168,17 +168,23 @@ def resample(images: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
     images (B, C, H, W); linear (B, 2, 2) and shift (B, 2) in (x, y) order and in pixels. Beyond the
     borders lies one reflection of the image, beyond that zero.
     """
-    height, width = images.shape[2:]
-    up_y, down_y = (m.to(images) for m in _wavelet_maps(height))
-    up_x, down_x = (m.to(images) for m in _wavelet_maps(width))
+    up_y, down_y = _wavelet_maps(images.shape[2], images.dtype, images.device)
+    up_x, down_x = _wavelet_maps(images.shape[3], images.dtype, images.device)
     fine = up_y @ (images @ up_x.mT)
+    fine_height, fine_width = fine.shape[2:]
     out_height, out_width = down_y.shape[1], down_x.shape[1]
 
-    # In centred pixels of the fine grids, which the filter has moved by half a fine pixel.
+    # The filters move the fine grids by half a fine pixel against the image's centre.
     offset = (linear @ (0.5 - 2 * shift)[:, :, None]).squeeze(2) - 0.5
-    to_unit = 2 / linear.new_tensor([fine.shape[3], fine.shape[2]])
-    from_unit = linear.new_tensor([out_width, out_height]) / 2
-    theta = torch.cat([linear * from_unit, offset[:, :, None]], dim=2) * to_unit[:, None]
+    (xx, xy), (yx, yy) = (row.unbind(1) for row in linear.unbind(1))
+    x, y = offset.unbind(1)
+    theta = torch.stack(
+        [
+            torch.stack([xx * out_width, xy * out_height, 2 * x], dim=1) / fine_width,
+            torch.stack([yx * out_width, yy * out_height, 2 * y], dim=1) / fine_height,
+        ],
+        dim=1,
+    )
     shape = [*images.shape[:2], out_height, out_width]
     grid = F.affine_grid(theta.to(images.dtype), shape, align_corners=False)
     fine = F.grid_sample(fine, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -186,20 +192,20 @@ def resample(images: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _wavelet_maps(size: int) -> tuple[Tensor, Tensor]:
+def _wavelet_maps(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """(2 (3 size - 2), size): reflect by size - 1 at both ends and upsample twice;
-    (size, 2 (size + 2 margin)): downsample twice and drop the margin. Both float64 on the CPU.
+    (size, 2 (size + 2 margin)): downsample twice and drop the margin.
     """
     taps = torch.tensor(_SYM6, dtype=torch.float64)[None, None]
-    with torch.device("cpu"):
-        positions = torch.arange(1 - size, 2 * size - 1).abs()
-        reflected = torch.where(positions < size, positions, 2 * (size - 1) - positions)
-        columns = torch.eye(size, dtype=torch.float64)[:, None, reflected]
-        stuffed = torch.stack([columns, torch.zeros_like(columns)], dim=3).flatten(2)[:, :, :-1]
-        up = F.conv1d(stuffed, taps.flip(2), padding=len(_SYM6) // 2)
-        fine = torch.eye(2 * (size + 2 * _MARGIN), dtype=torch.float64)[:, None]
-        down = F.conv1d(fine, taps, stride=2, padding=(len(_SYM6) - 1) // 2)
-    return up[:, 0].mT.contiguous(), down[:, 0, _MARGIN:-_MARGIN].mT.contiguous()
+    positions = torch.arange(1 - size, 2 * size - 1).abs()
+    reflected = torch.where(positions < size, positions, 2 * (size - 1) - positions)
+    columns = torch.eye(size, dtype=torch.float64)[:, None, reflected]
+    stuffed = torch.stack([columns, torch.zeros_like(columns)], dim=3).flatten(2)[:, :, :-1]
+    up = F.conv1d(stuffed, taps.flip(2), padding=len(_SYM6) // 2)
+    fine = torch.eye(2 * (size + 2 * _MARGIN), dtype=torch.float64)[:, None]
+    down = F.conv1d(fine, taps, stride=2, padding=(len(_SYM6) - 1) // 2)[..., _MARGIN:-_MARGIN]
+    up, down = (matrix[:, 0].mT.contiguous().to(device, dtype) for matrix in (up, down))
+    return up, down
 
 
 def _per_image(value: Tensor) -> Tensor:

@@ -12,14 +12,8 @@ from torch import Tensor
 
 from sidfast.base.errors import InputError
 from sidfast.ops.random import Key
-from sidfast.steps.augment import AugmentDraws, AugmentPipe, resample
+from sidfast.steps.augment import NORMALS, UNIFORMS, AugmentDraws, AugmentPipe, resample
 from sidfast.testing.goldens import golden
-
-UNIFORMS = [
-    *("xflip", "xflip_gate", "yflip", "yflip_gate", "scale_gate", "rotate", "rotate_gate"),
-    *("aniso_axis", "aniso_gate", "aniso_axis_gate", "translate_gate"),
-]
-NORMALS = ["scale", "aniso", "translate_x", "translate_y"]
 
 
 def draws(batch: int = 1, **values: float) -> AugmentDraws:

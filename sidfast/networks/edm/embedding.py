@@ -64,11 +64,10 @@ def label_embedding(
         return unet.map_label(like.new_zeros(1, unet.label_dim))
     labels = class_labels.to(like.dtype)
     if unet.training and unet.label_dropout:
-        shape = (labels.shape[0], 1)
         if key is None:
-            u = torch.rand(shape, device=labels.device)
+            u = torch.rand(labels.shape[0], 1, device=labels.device)
         else:
             stream = key.stream + unet.num_layers
-            u = uniform(shape, seed=key.seed, index=key.index, stream=stream)
+            u = uniform((len(key.index), 1), seed=key.seed, index=key.index, stream=stream)
         labels = labels * (u >= unet.label_dropout).to(labels.dtype)
     return unet.map_label(labels * gain)

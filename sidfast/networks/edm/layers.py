@@ -20,9 +20,9 @@ from sidfast.base.errors import InputError
 class Init:
     """How a layer's parameters are drawn.
 
-    `bound` gives the half-width of the uniform distribution (or the standard deviation of the
-    normal one) from fan-in and fan-out: 'xavier_uniform', 'kaiming_uniform' or 'kaiming_normal'.
-    Weights are multiplied by `weight`, biases (same distribution) by `bias`.
+    `mode` is the distribution: 'xavier_uniform' within sqrt(6 / (fan_in + fan_out)),
+    'kaiming_uniform' within sqrt(3 / fan_in), 'kaiming_normal' of deviation sqrt(1 / fan_in).
+    Weights are multiplied by `weight`, biases (from the same distribution) by `bias`.
     """
 
     mode: str
