@@ -22,30 +22,31 @@ struct Sums {
   }
 };
 
-// full(i, part) for each vector of a run, tail(i, part, count) for the last, shorter one.
-template <class Full, class Tail>
-SIDFAST_INLINE void over_run(int64_t count, const Full& full, const Tail& tail) {
+// group(i) for each whole group of kSumLanes elements, then tail(i, part, n) for what is left,
+// n <= kLanes elements at a time. `part` is a constant wherever it is used, so that sums indexed by
+// it can live in registers.
+template <class Group, class Tail>
+SIDFAST_INLINE void over_run(int64_t count, const Group& group, const Tail& tail) {
   int64_t i = 0;
-  for (; i + kSumLanes <= count; i += kSumLanes) {
+  for (; i + kSumLanes <= count; i += kSumLanes) group(i);
 #pragma GCC unroll 8
-    for (int part = 0; part < kParts; ++part) full(i + part * kLanes, part);
-  }
-  for (int part = 0; i < count; i += kLanes, ++part) {
-    if (i + kLanes <= count) {
-      full(i, part);
-    } else {
-      tail(i, part, count - i);
-    }
+  for (int part = 0; part < kParts; ++part) {
+    const int64_t j = i + part * kLanes;
+    if (j < count) tail(j, part, min64(kLanes, count - j));
   }
 }
 
-// Past the caches where `streaming`; only float32 rows are written so.
-template <bool streaming, class T>
-SIDFAST_INLINE void put(T* p, F value) {
-  if constexpr (streaming && std::is_same_v<T, float>) {
-    stream(p, value);
-  } else {
-    store(p, value);
+// value(part) for a whole group, stored at p; past the caches where `streaming` (float32 only).
+// Written in one go, since a cache line that leaves the core half full costs two transfers.
+template <bool streaming, class T, class Value>
+SIDFAST_INLINE void put(T* p, const Value& value) {
+#pragma GCC unroll 8
+  for (int part = 0; part < kParts; ++part) {
+    if constexpr (streaming && std::is_same_v<T, float>) {
+      stream(p + part * kLanes, value(part));
+    } else {
+      store(p + part * kLanes, value(part));
+    }
   }
 }
 
@@ -69,6 +70,7 @@ struct Sid {
   Sums sums(int64_t at, int64_t count) const {
     BlockSum error, score;
     const F minus_alpha(static_cast<float>(-given.alpha));
+    const T *xs = x + at, *ts = teacher + at, *fs = fake + at;
     const auto add = [&](F x_value, F t, F f, int part) {
       const F e = t - x_value, d = t - f;
       error.part[part] = error.part[part] + absolute(e);
@@ -76,12 +78,15 @@ struct Sid {
     };
     over_run(
         count,
-        [&](int64_t i, int part) {
-          add(load(x + at + i), load(teacher + at + i), load(fake + at + i), part);
+        [&](int64_t i) {
+#pragma GCC unroll 8
+          for (int part = 0; part < kParts; ++part) {
+            const int64_t j = i + part * kLanes;
+            add(load(xs + j), load(ts + j), load(fs + j), part);
+          }
         },
         [&](int64_t i, int part, int64_t n) {
-          add(load_first(x + at + i, n), load_first(teacher + at + i, n),
-              load_first(fake + at + i, n), part);
+          add(load_first(xs + i, n), load_first(ts + i, n), load_first(fs + i, n), part);
         });
     return {error.total(), score.total()};
   }
@@ -106,24 +111,32 @@ struct Sid {
     const F r(factor), minus_r(-factor);
     const F teacher_mix(static_cast<float>(1.0 - 2.0 * given.alpha));
     const F fake_mix(static_cast<float>(2.0 * given.alpha));
+    // Locals, because vector stores might alias the members.
+    const T *xs = x + at, *ts = teacher + at, *fs = fake + at;
+    T* const gx = x_gradient ? x_gradient + at : nullptr;
+    T* const gt = teacher_gradient ? teacher_gradient + at : nullptr;
+    T* const gf = fake_gradient ? fake_gradient + at : nullptr;
     over_run(
         count,
-        [&](int64_t i, int) {
-          const F t = load(teacher + at + i), e = t - load(x + at + i), d = t - load(fake + at + i);
-          if (x_gradient) put<streaming>(x_gradient + at + i, d * minus_r);
-          if (teacher_gradient) {
-            put<streaming>(teacher_gradient + at + i, fma(teacher_mix, d, e) * r);
+        [&](int64_t i) {
+          F e[kParts], d[kParts];
+#pragma GCC unroll 8
+          for (int part = 0; part < kParts; ++part) {
+            const int64_t j = i + part * kLanes;
+            const F t = load(ts + j);
+            e[part] = t - load(xs + j);
+            d[part] = t - load(fs + j);
           }
-          if (fake_gradient) put<streaming>(fake_gradient + at + i, fms(fake_mix, d, e) * r);
+          if (gx) put<streaming>(gx + i, [&](int p) { return d[p] * minus_r; });
+          if (gt) put<streaming>(gt + i, [&](int p) { return fma(teacher_mix, d[p], e[p]) * r; });
+          if (gf) put<streaming>(gf + i, [&](int p) { return fms(fake_mix, d[p], e[p]) * r; });
         },
         [&](int64_t i, int, int64_t n) {
-          const F t = load_first(teacher + at + i, n);
-          const F e = t - load_first(x + at + i, n), d = t - load_first(fake + at + i, n);
-          if (x_gradient) store_first(x_gradient + at + i, d * minus_r, n);
-          if (teacher_gradient) {
-            store_first(teacher_gradient + at + i, fma(teacher_mix, d, e) * r, n);
-          }
-          if (fake_gradient) store_first(fake_gradient + at + i, fms(fake_mix, d, e) * r, n);
+          const F t = load_first(ts + i, n);
+          const F e = t - load_first(xs + i, n), d = t - load_first(fs + i, n);
+          if (gx) store_first(gx + i, d * minus_r, n);
+          if (gt) store_first(gt + i, fma(teacher_mix, d, e) * r, n);
+          if (gf) store_first(gf + i, fms(fake_mix, d, e) * r, n);
         });
   }
 
@@ -142,14 +155,22 @@ struct Dsm {
 
   Sums sums(int64_t at, int64_t count) const {
     BlockSum score;
+    const T *xs = x + at, *fs = denoised + at;
     const auto add = [&](F x_value, F f, int part) {
       const F residual = f - x_value;
       score.part[part] = fma(residual, residual, score.part[part]);
     };
     over_run(
-        count, [&](int64_t i, int part) { add(load(x + at + i), load(denoised + at + i), part); },
+        count,
+        [&](int64_t i) {
+#pragma GCC unroll 8
+          for (int part = 0; part < kParts; ++part) {
+            const int64_t j = i + part * kLanes;
+            add(load(xs + j), load(fs + j), part);
+          }
+        },
         [&](int64_t i, int part, int64_t n) {
-          add(load_first(x + at + i, n), load_first(denoised + at + i, n), part);
+          add(load_first(xs + i, n), load_first(fs + i, n), part);
         });
     return {0.0, score.total()};
   }
@@ -168,14 +189,18 @@ struct Dsm {
   template <bool streaming>
   void gradients(int64_t at, int64_t count, float factor) const {
     const F r(factor);
+    const T *xs = x + at, *fs = denoised + at;
+    T* const g = gradient + at;
     over_run(
         count,
-        [&](int64_t i, int) {
-          put<streaming>(gradient + at + i, (load(denoised + at + i) - load(x + at + i)) * r);
+        [&](int64_t i) {
+          put<streaming>(g + i, [&](int part) {
+            const int64_t j = i + part * kLanes;
+            return (load(fs + j) - load(xs + j)) * r;
+          });
         },
         [&](int64_t i, int, int64_t n) {
-          const F residual = load_first(denoised + at + i, n) - load_first(x + at + i, n);
-          store_first(gradient + at + i, residual * r, n);
+          store_first(g + i, (load_first(fs + i, n) - load_first(xs + i, n)) * r, n);
         });
   }
 
