@@ -1,4 +1,10 @@
-"""Registration of an operator: schema, shape function, choice of back end, gradient."""
+"""Registration of operators with torch.library, through its public names only.
+
+An opaque operator is what the compiler sees: one call whose outputs have the shapes, dtypes and
+strides that its `fake` function gives, whichever back end runs. A differentiable operator is made
+of opaque ones by a `torch.autograd.Function`, and the compiler looks through it: a call costs less
+than half of one to an opaque operator with `torch.library.register_autograd`.
+"""
 
 from __future__ import annotations
 
@@ -10,40 +16,46 @@ from torch._ops import OpOverload
 
 from sidfast.base.backends import Backend, choose
 
-NAMESPACE = "sidfast"
+_LIBRARY = torch.library.Library("sidfast", "FRAGMENT")
 
 
-def define_operator(
-    schema: str,
-    *,
-    backends: Sequence[Backend],
-    fake: Callable[..., Any],
-    setup_context: Callable[..., None] | None = None,
-    backward: Callable[..., Any] | None = None,
+def define_opaque(
+    schema: str, *, backends: Sequence[Backend], fake: Callable[..., Any]
 ) -> OpOverload:
-    """Register a functional operator with torch.library and return its overload.
-
-    The back end is chosen inside the operator, so the compiler sees one opaque call whose outputs
-    have the shapes, dtypes and strides that `fake` gives, whichever back end runs.
+    """Register a functional operator that back ends serve, without a gradient.
 
     Args:
-        schema: `name(arguments) -> returns` without a namespace, without defaults; the last
-            argument is `str backend`.
-        backends: rows in order of preference.
+        schema: `name(arguments) -> returns`, without defaults; the last argument is `str backend`.
+            A leading underscore of the name is no part of the back ends' function.
+        backends: rows in order of preference; the choice is made inside the operator.
         fake: maps the schema's arguments to empty outputs; every back end returns the like.
-        setup_context, backward: the gradient, as `torch.library.register_autograd` takes them.
     """
-    name, arguments = schema[: schema.index("(")], schema[schema.index("(") :]
-    qualified = f"{NAMESPACE}::{name}"
-    tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
-    torch.library.define(qualified, arguments, tags=tags)
+    name = schema[: schema.index("(")]
+    function = name.removeprefix("_")
 
     def run(*args: Any) -> Any:
         *operands, backend = args
-        return choose(name, backends, backend, *operands).run(name, *operands)
+        return choose(function, backends, backend, *operands).run(function, *operands)
 
-    torch.library.impl(qualified, "default", run)
-    torch.library.register_fake(qualified, fake)
-    if backward is not None:
-        torch.library.register_autograd(qualified, backward, setup_context=setup_context)
-    return getattr(getattr(torch.ops, NAMESPACE), name).default
+    tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
+    _LIBRARY.define(schema, tags=tags)
+    _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"sidfast::{name}", fake, lib=_LIBRARY)
+    return _overload(name)
+
+
+def define_differentiable(schema: str, kernel: Callable[..., Any]) -> OpOverload:
+    """Register an operator made of opaque ones.
+
+    Args:
+        schema: `name(arguments) -> returns`, without defaults.
+        kernel: takes the schema's arguments; goes through an autograd.Function where needed.
+    """
+    name = schema[: schema.index("(")]
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, kernel, "CompositeImplicitAutograd")
+    return _overload(name)
+
+
+def _overload(name: str) -> OpOverload:
+    return getattr(torch.ops.sidfast, name).default

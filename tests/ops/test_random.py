@@ -354,6 +354,8 @@ def test_opcheck(device: str, backend: str) -> None:
         (ops.integers, (seed, index, (3, 5), 10, 1)),
         (ops.add_noise, (x, sigma, None, seed, index, 1, torch.float32, preserve)),
         (ops.add_noise, (channels_last, sigma, sigma, seed, index, 1, torch.float16, preserve)),
+        (ops._add_noise, (x.detach(), sigma, None, seed, index, 1, torch.float32, preserve)),
+        (ops._dropout, (x.detach(), 0.3, seed, index, 1)),
         (ops.dropout, (x, 0.3, seed, index, 1)),
         (ops.dropout, (channels_last, 0.3, seed, index, 1)),
     ]

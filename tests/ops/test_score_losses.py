@@ -326,12 +326,14 @@ def test_opcheck(device: str, backend: str) -> None:
     u, v, w = (last(each.detach()).requires_grad_() for each in (x, t, f))
     sigma = noise_levels(3, device)
     calls = [
-        (ops.sid_loss, (x.detach(), t.detach(), f.detach(), ALPHA, FLOOR)),
-        (ops.sid_loss_grads, (x, t, f, ALPHA, FLOOR, 1.0, (True, True, True))),
-        (ops.sid_loss_grads, (u.detach(), v, w, ALPHA, FLOOR, 2.0, (False, True, True))),
-        (ops.dsm_loss, (x.detach(), t.detach(), sigma, SIGMA_DATA)),
-        (ops.dsm_loss_grad, (x.detach(), t, sigma, SIGMA_DATA, 1.0)),
-        (ops.dsm_loss_grad, (u.detach(), v, sigma, SIGMA_DATA, 3.0)),
+        (ops.sid_loss, (x, t, f, ALPHA, FLOOR, 1.0)),
+        (ops.sid_loss, (u.detach(), v, w, ALPHA, FLOOR, 2.0)),
+        (ops._sid_loss, (x.detach(), t.detach(), f.detach(), ALPHA, FLOOR)),
+        (ops._sid_loss_grads, (*map(Tensor.detach, (u, t, f)), ALPHA, FLOOR, 1.0, (1, 0, 1))),
+        (ops.dsm_loss, (x.detach(), t, sigma, SIGMA_DATA, 1.0)),
+        (ops.dsm_loss, (u.detach(), v, sigma, SIGMA_DATA, 3.0)),
+        (ops._dsm_loss, (x.detach(), t.detach(), sigma, SIGMA_DATA)),
+        (ops._dsm_loss_grad, (u.detach(), v.detach(), sigma, SIGMA_DATA, 1.0)),
     ]
     for op, args in calls:
         torch.library.opcheck(op.default, (*args, backend))

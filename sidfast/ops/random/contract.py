@@ -1,7 +1,7 @@
 """Schemas, output shapes and gradients of the random operators.
 
 A back end is a module with `reasons(op, *args) -> list[str]` and these functions, whose positional
-arguments are the schema's but for the last, `backend`:
+arguments are those of the opaque operators, but for the last, `backend`:
 
     normal(seed, index, shape, stream, dtype) -> Tensor
     uniform(seed, index, shape, stream, dtype) -> Tensor
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sidfast.base.backends import Backend
 from sidfast.base.batch import spread
-from sidfast.base.contract import define_operator
+from sidfast.base.contract import define_differentiable, define_opaque
 
 
 def noise_like(
@@ -54,65 +54,79 @@ def _add_noise_fake(x: Tensor, *args: Any) -> Tensor:
     return noise_like(x, dtype, memory_format)
 
 
-def _add_noise_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, _, scale, *_ = inputs
-    ctx.dtype = x.dtype
-    ctx.save_for_backward(scale)
-
-
-def _add_noise_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    (scale,) = ctx.saved_tensors
-    if scale is not None:
-        grad = grad * spread(scale, grad)
-    return grad.to(ctx.dtype), *[None] * 8
-
-
 def _dropout_fake(x: Tensor, *args: Any) -> Tensor:
     return noise_like(x)
 
 
-def _dropout_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, ctx.p, seed, index, ctx.stream, ctx.backend = inputs
-    ctx.save_for_backward(seed, index)
+class _AddNoise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sigma: Tensor, scale: Tensor | None, *args: Any) -> Tensor:
+        ctx.dtype = x.dtype
+        ctx.save_for_backward(scale)
+        return torch.ops.sidfast._add_noise.default(x, sigma, scale, *args)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (scale,) = ctx.saved_tensors
+        if scale is not None:
+            grad = grad * spread(scale, grad)
+        return grad.to(ctx.dtype), *[None] * 8
 
 
-def _dropout_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    seed, index = ctx.saved_tensors
-    masked = torch.ops.sidfast.dropout(grad, ctx.p, seed, index, ctx.stream, ctx.backend)
-    return masked, *[None] * 5
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, p: float, seed: Tensor, index: Tensor, stream: int, backend: str
+    ) -> Tensor:
+        ctx.constants = p, stream, backend
+        ctx.save_for_backward(seed, index)
+        return torch.ops.sidfast._dropout.default(x, p, seed, index, stream, backend)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        p, stream, backend = ctx.constants
+        return _dropout(grad, p, *ctx.saved_tensors, stream, backend), *[None] * 5
+
+
+def _add_noise(x: Tensor, *args: Any) -> Tensor:
+    if x.requires_grad and torch.is_grad_enabled():
+        return _AddNoise.apply(x, *args)
+    return torch.ops.sidfast._add_noise.default(x, *args)
+
+
+def _dropout(x: Tensor, *args: Any) -> Tensor:
+    if x.requires_grad and torch.is_grad_enabled():
+        return _Dropout.apply(x, *args)
+    return torch.ops.sidfast._dropout.default(x, *args)
 
 
 def register(backends: Sequence[Backend]) -> None:
     """Define the room's operators, served by `backends`."""
     for name in ("normal", "uniform"):
-        define_operator(
+        define_opaque(
             f"{name}(Tensor seed, Tensor index, SymInt[] shape, SymInt stream, ScalarType dtype,"
             " str backend) -> Tensor",
             backends=backends,
             fake=_draw_fake,
         )
-    define_operator(
+    define_opaque(
         "integers(Tensor seed, Tensor index, SymInt[] shape, SymInt high, SymInt stream,"
         " str backend) -> Tensor",
         backends=backends,
         fake=_integers_fake,
     )
-    define_operator(
+    add_noise = (
         "add_noise(Tensor x, Tensor sigma, Tensor? scale, Tensor seed, Tensor index, SymInt stream,"
-        " ScalarType dtype, MemoryFormat memory_format, str backend) -> Tensor",
-        backends=backends,
-        fake=_add_noise_fake,
-        setup_context=_add_noise_setup,
-        backward=_add_noise_backward,
+        " ScalarType dtype, MemoryFormat memory_format, str backend) -> Tensor"
     )
-    define_operator(
+    define_opaque(f"_{add_noise}", backends=backends, fake=_add_noise_fake)
+    define_differentiable(add_noise, _add_noise)
+    dropout = (
         "dropout(Tensor x, float p, Tensor seed, Tensor index, SymInt stream, str backend)"
-        " -> Tensor",
-        backends=backends,
-        fake=_dropout_fake,
-        setup_context=_dropout_setup,
-        backward=_dropout_backward,
+        " -> Tensor"
     )
+    define_opaque(f"_{dropout}", backends=backends, fake=_dropout_fake)
+    define_differentiable(dropout, _dropout)
 
 
 def plain_calls(device: str) -> dict[str, tuple[Any, ...]]:

@@ -92,16 +92,10 @@ def sid_loss(
     _check_positive("floor", floor)
     if not math.isfinite(alpha):
         raise InputError(expected="a finite alpha", got=alpha, fix="the paper uses 1.0 and 1.2")
-    need = [each.requires_grad for each in (images, teacher_x0, fake_x0)]
-    if torch.is_grad_enabled() and any(need):
-        _check_grad_scale(grad_scale)
-        loss, bad, *_ = torch.ops.sidfast.sid_loss_grads.default(
-            images, teacher_x0, fake_x0, alpha, floor, grad_scale, need, backend
-        )
-    else:
-        loss, bad = torch.ops.sidfast.sid_loss.default(
-            images, teacher_x0, fake_x0, alpha, floor, backend
-        )
+    _check_grad_scale(grad_scale)
+    loss, bad = torch.ops.sidfast.sid_loss.default(
+        images, teacher_x0, fake_x0, alpha, floor, grad_scale, backend
+    )
     return (loss, bad) if return_bad else loss
 
 
@@ -156,13 +150,10 @@ def dsm_loss(
     _check_batch(images, "denoised", denoised)
     _check_positive("sigma_data", sigma_data)
     sigma = per_sample("sigma", sigma.detach(), "images", images)
-    if torch.is_grad_enabled() and denoised.requires_grad:
-        _check_grad_scale(grad_scale)
-        loss, bad, _ = torch.ops.sidfast.dsm_loss_grad.default(
-            images, denoised, sigma, sigma_data, grad_scale, backend
-        )
-    else:
-        loss, bad = torch.ops.sidfast.dsm_loss.default(images, denoised, sigma, sigma_data, backend)
+    _check_grad_scale(grad_scale)
+    loss, bad = torch.ops.sidfast.dsm_loss.default(
+        images, denoised, sigma, sigma_data, grad_scale, backend
+    )
     return (loss, bad) if return_bad else loss
 
 

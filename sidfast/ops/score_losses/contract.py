@@ -1,7 +1,7 @@
 """Schemas, output shapes and gradients of the score losses.
 
 A back end is a module with `reasons(op, *args) -> list[str]` and these functions, whose positional
-arguments are the schema's but for the last, `backend`:
+arguments are those of the opaque operators, but for the last, `backend`:
 
     sid_loss(images, teacher_x0, fake_x0, alpha, floor) -> (loss, bad)
     sid_loss_grads(images, teacher_x0, fake_x0, alpha, floor, grad_scale, need)
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sidfast.base.backends import Backend
 from sidfast.base.batch import spread
-from sidfast.base.contract import define_operator
+from sidfast.base.contract import define_differentiable, define_opaque
 from sidfast.base.errors import InputError
 
 
@@ -85,7 +85,55 @@ def _dsm_grad_fake(
     return *per_sample_outputs(images, denoised), gradient_like(denoised)
 
 
-def _save(ctx: Any, grads: Sequence[Tensor], grad_scale: float) -> None:
+class _SidLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        images: Tensor,
+        teacher_x0: Tensor,
+        fake_x0: Tensor,
+        alpha: float,
+        floor: float,
+        grad_scale: float,
+        backend: str,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.need = ctx.needs_input_grad[:3]
+        loss, bad, *grads = torch.ops.sidfast._sid_loss_grads.default(
+            images, teacher_x0, fake_x0, alpha, floor, grad_scale, ctx.need, backend
+        )
+        _save(ctx, bad, [g for g, need in zip(grads, ctx.need, strict=True) if need], grad_scale)
+        return loss, bad
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        grads = iter(_rescaled(ctx, upstream))
+        return *(next(grads) if need else None for need in ctx.need), *[None] * 4
+
+
+class _DsmLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        images: Tensor,
+        denoised: Tensor,
+        sigma: Tensor,
+        sigma_data: float,
+        grad_scale: float,
+        backend: str,
+    ) -> tuple[Tensor, Tensor]:
+        loss, bad, grad = torch.ops.sidfast._dsm_loss_grad.default(
+            images, denoised, sigma, sigma_data, grad_scale, backend
+        )
+        _save(ctx, bad, [grad], grad_scale)
+        return loss, bad
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        return None, *_rescaled(ctx, upstream), *[None] * 4
+
+
+def _save(ctx: Any, bad: Tensor, grads: Sequence[Tensor], grad_scale: float) -> None:
+    ctx.mark_non_differentiable(bad)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*grads)
     ctx.grad_scale = grad_scale
@@ -113,58 +161,51 @@ def _readable(x: Tensor) -> bool:
     return x.device.type == "cpu" and type(x) is Tensor and not torch.compiler.is_compiling()
 
 
-def _sid_grads_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *_, grad_scale, ctx.need, _ = inputs
-    _, bad, *grads = output
-    ctx.mark_non_differentiable(bad, *grads)
-    _save(ctx, [grad for grad, need in zip(grads, ctx.need, strict=True) if need], grad_scale)
+def _sid_loss(
+    images: Tensor, teacher_x0: Tensor, fake_x0: Tensor, *args: Any
+) -> tuple[Tensor, Tensor]:
+    operands = (images, teacher_x0, fake_x0)
+    if torch.is_grad_enabled() and any(operand.requires_grad for operand in operands):
+        return _SidLoss.apply(*operands, *args)
+    alpha, floor, _, backend = args
+    return torch.ops.sidfast._sid_loss.default(*operands, alpha, floor, backend)
 
 
-def _sid_grads_backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    grads = iter(_rescaled(ctx, upstream))
-    return *(next(grads) if need else None for need in ctx.need), *[None] * 5
-
-
-def _dsm_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, bad, grad = output
-    ctx.mark_non_differentiable(bad, grad)
-    _save(ctx, [grad], inputs[4])
-
-
-def _dsm_grad_backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    return None, *_rescaled(ctx, upstream), *[None] * 4
+def _dsm_loss(images: Tensor, denoised: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    if torch.is_grad_enabled() and denoised.requires_grad:
+        return _DsmLoss.apply(images, denoised, *args)
+    sigma, sigma_data, _, backend = args
+    return torch.ops.sidfast._dsm_loss.default(images, denoised, sigma, sigma_data, backend)
 
 
 def register(backends: Sequence[Backend]) -> None:
     """Define the room's operators, served by `backends`."""
-    define_operator(
-        "sid_loss(Tensor images, Tensor teacher_x0, Tensor fake_x0, float alpha, float floor,"
-        " str backend) -> (Tensor loss, Tensor bad)",
-        backends=backends,
-        fake=_sid_fake,
+    operands = "Tensor images, Tensor teacher_x0, Tensor fake_x0, float alpha, float floor"
+    values = "Tensor loss, Tensor bad"
+    define_opaque(
+        f"_sid_loss({operands}, str backend) -> ({values})", backends=backends, fake=_sid_fake
     )
-    define_operator(
-        "sid_loss_grads(Tensor images, Tensor teacher_x0, Tensor fake_x0, float alpha, float floor,"
-        " float grad_scale, bool[] need, str backend)"
-        " -> (Tensor loss, Tensor bad, Tensor grad_images, Tensor grad_teacher, Tensor grad_fake)",
+    define_opaque(
+        f"_sid_loss_grads({operands}, float grad_scale, bool[] need, str backend)"
+        f" -> ({values}, Tensor grad_images, Tensor grad_teacher, Tensor grad_fake)",
         backends=backends,
         fake=_sid_grads_fake,
-        setup_context=_sid_grads_setup,
-        backward=_sid_grads_backward,
     )
-    define_operator(
-        "dsm_loss(Tensor images, Tensor denoised, Tensor sigma, float sigma_data, str backend)"
-        " -> (Tensor loss, Tensor bad)",
-        backends=backends,
-        fake=_dsm_fake,
+    define_differentiable(
+        f"sid_loss({operands}, float grad_scale, str backend) -> ({values})", _sid_loss
     )
-    define_operator(
-        "dsm_loss_grad(Tensor images, Tensor denoised, Tensor sigma, float sigma_data,"
-        " float grad_scale, str backend) -> (Tensor loss, Tensor bad, Tensor grad_denoised)",
+    operands = "Tensor images, Tensor denoised, Tensor sigma, float sigma_data"
+    define_opaque(
+        f"_dsm_loss({operands}, str backend) -> ({values})", backends=backends, fake=_dsm_fake
+    )
+    define_opaque(
+        f"_dsm_loss_grad({operands}, float grad_scale, str backend)"
+        f" -> ({values}, Tensor grad_denoised)",
         backends=backends,
         fake=_dsm_grad_fake,
-        setup_context=_dsm_grad_setup,
-        backward=_dsm_grad_backward,
+    )
+    define_differentiable(
+        f"dsm_loss({operands}, float grad_scale, str backend) -> ({values})", _dsm_loss
     )
 
 

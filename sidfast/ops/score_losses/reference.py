@@ -24,9 +24,7 @@ def sid_loss(
     images: Tensor, teacher_x0: Tensor, fake_x0: Tensor, alpha: float, floor: float
 ) -> tuple[Tensor, Tensor]:
     error, difference = _error_and_difference(images, teacher_x0, fake_x0)
-    weight = _weight(error, floor)
-    total = _sample_sum(difference * (error - alpha * difference))
-    return _zero_bad((total / weight).to(error.dtype), weight)
+    return _sid(error, difference, _weight(error, floor), alpha)
 
 
 def sid_loss_grads(
@@ -38,9 +36,10 @@ def sid_loss_grads(
     grad_scale: float,
     need: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    loss, bad = sid_loss(images, teacher_x0, fake_x0, alpha, floor)
     error, difference = _error_and_difference(images, teacher_x0, fake_x0)
-    factor = (grad_scale / _weight(error, floor)).to(error.dtype)
+    weight = _weight(error, floor)
+    loss, bad = _sid(error, difference, weight, alpha)
+    factor = (grad_scale / weight).to(error.dtype)
     return (
         loss,
         bad,
@@ -48,6 +47,11 @@ def sid_loss_grads(
         _gradient(teacher_x0, error + (1 - 2 * alpha) * difference, factor, bad, need[1]),
         _gradient(fake_x0, 2 * alpha * difference - error, factor, bad, need[2]),
     )
+
+
+def _sid(error: Tensor, difference: Tensor, weight: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    total = _sample_sum(difference * (error - alpha * difference))
+    return _zero_bad((total / weight).to(error.dtype), weight)
 
 
 def dsm_loss(
@@ -92,7 +96,7 @@ def _dsm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
 
 
 def _sample_sum(x: Tensor) -> Tensor:
-    return x.flatten(1).sum(dim=1, dtype=torch.float64)
+    return x.unsqueeze(-1).flatten(1).sum(dim=1, dtype=torch.float64)
 
 
 def _zero_bad(loss: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
