@@ -125,8 +125,8 @@ def add_noise(
         seed, index, stream, backend: as in `normal`.
         scale: like `sigma`; None means 1.
         dtype: of the result; None means `x`'s.
-        memory_format: torch.contiguous_format, torch.channels_last, or None for `x`'s own strides
-            (dense in `x`'s order of dimensions, if `x` has gaps or repeats).
+        memory_format: torch.contiguous_format, torch.channels_last (four dimensions), or None for
+            `x`'s own strides (dense in `x`'s order of dimensions, if `x` has gaps or repeats).
 
     Raises:
         InputError: an argument of the wrong type, shape, range or device, or a `sigma` or `scale`
@@ -136,7 +136,7 @@ def add_noise(
     _check_input(x, index)
     dtype = x.dtype if dtype is None else dtype
     check_dtype("dtype", dtype)
-    memory_format = torch.preserve_format if memory_format is None else memory_format
+    memory_format = _check_format(memory_format, x)
     sigma = _constant("sigma", sigma, x)
     scale = None if scale is None else _constant("scale", scale, x)
     seed = seed_tensor(seed, index, stream)
@@ -196,6 +196,20 @@ def _check_input(x: Tensor, index: Tensor) -> None:
     check_dtype("x", x.dtype)
     check_device("x", x, "index", index)
     _check_shape(x.shape, index)
+
+
+def _check_format(memory_format: torch.memory_format | None, x: Tensor) -> torch.memory_format:
+    if memory_format is None:
+        return torch.preserve_format
+    if memory_format == torch.contiguous_format:
+        return memory_format
+    if memory_format != torch.channels_last or x.dim() != 4:
+        raise InputError(
+            expected="memory_format contiguous_format, None, or channels_last of four dimensions",
+            got=f"{memory_format} and shape {tuple(x.shape)}",
+            fix="pass None to keep the input's strides",
+        )
+    return memory_format
 
 
 def _constant(name: str, value: Tensor, x: Tensor) -> Tensor:
