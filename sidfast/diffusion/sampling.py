@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sidfast.base.errors import InputError
+from sidfast.base.lanes import side_by_side
 from sidfast.diffusion.denoiser import Denoiser
 from sidfast.diffusion.streams import Stream
 from sidfast.ops.random import integers, normal
@@ -44,11 +45,12 @@ def sample_images(
     index = torch.arange(n, device=device_of(denoiser))
     onehot = _one_hot(denoiser.label_dim, labels, seed, index)
     shape = (denoiser.img_channels, denoiser.img_resolution, denoiser.img_resolution)
-    images = []
-    for part in index.split(batch):
+
+    def draw(part: Tensor) -> Tensor:
         z = normal((len(part), *shape), seed=seed, index=part, stream=Stream.SAMPLE_LATENT)
-        images.append(make(z, None if onehot is None else onehot[part]).clamp(-1, 1))
-    return torch.cat(images)
+        return make(z, None if onehot is None else onehot[part]).clamp(-1, 1)
+
+    return torch.cat(side_by_side(draw, index.split(batch), index.device))
 
 
 def device_of(net: object) -> torch.device:

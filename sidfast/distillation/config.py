@@ -23,7 +23,8 @@ class DistillConfig(StepConfig):
         kimg: length of the run, in thousands of images.
         batch: images per iteration.
         batch_device: images per forward pass; batch / batch_device rounds of gradient
-            accumulation give the same numbers with less memory. None is `batch`.
+            accumulation give the same numbers with less memory. None is the whole batch on a
+            GPU, and on a CPU one part of it for each thread.
         lr, generator_lr: learning rates of fake score and generator (None: `lr`).
         beta1, generator_beta1, beta2, eps: of Adam.
         lr_decay: share of the run, at its end, over which both rates fall linearly to zero.
@@ -70,7 +71,8 @@ class DistillConfig(StepConfig):
                     fix="leave it out for the default",
                 )
         check_range("batch", self.batch, 1, 2**24, "the paper uses 256 to 8192")
-        check_range("batch_device", self.images_per_round, 1, self.batch, "it divides batch")
+        per_round = self.batch if self.batch_device is None else self.batch_device
+        check_range("batch_device", per_round, 1, self.batch, "it divides batch")
         check_range("kimg", self.kimg, 1e-3, 1e9, "it counts thousands of images")
         check_range("lr", self.lr, 0, 1, "the paper uses 4e-6 to 1e-5")
         check_range("generator_lr", self.generator_rate, 0, 1, "the paper uses 4e-6 to 1e-5")
@@ -85,18 +87,13 @@ class DistillConfig(StepConfig):
         check_range("evaluations", self.evaluations, 0, 10_000, "0 switches the curve off")
         check_range("eval_samples", self.eval_samples, 2, 10**7, "small samples flatter")
         check_range("log_every", self.log_every, 1, 10**9, "it counts iterations")
-        if self.batch % self.images_per_round:
+        if self.batch % per_round:
             raise InputError(
                 expected=f"batch to be a multiple of batch_device {self.batch_device}",
                 got=f"batch {self.batch}",
                 fix=f"use batch {self.batch - self.batch % self.images_per_round} or leave "
                 "batch_device out",
             )
-
-    @property
-    def images_per_round(self) -> int:
-        """Images per forward pass."""
-        return self.batch if self.batch_device is None else self.batch_device
 
     @property
     def generator_rate(self) -> float:

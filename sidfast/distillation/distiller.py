@@ -9,11 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from sidfast.base.errors import InputError
+from sidfast.base.lanes import lane_count
 from sidfast.distillation.config import DistillConfig
 from sidfast.distillation.generator import Generator
 from sidfast.optim import AdamEMA, ema_beta
 from sidfast.steps import KeyedDraws, Networks, fake_score_update, generator_update
 from sidfast.teachers import check_teacher
+
+# Below this many images a convolution has too little work to fill a CPU core.
+LEAST_PER_LANE = 16
 
 
 class Distiller:
@@ -61,7 +65,9 @@ class Distiller:
         )
         device = next(teacher.parameters()).device
         self._seed = torch.full((), cfg.seed, dtype=torch.int64, device=device)
-        self._offsets = torch.arange(cfg.batch, device=device).split(cfg.images_per_round)
+        lanes = lane_count(device, max(cfg.batch // LEAST_PER_LANE, 1))
+        images_per_round = cfg.batch_device or -(-cfg.batch // lanes)
+        self._offsets = torch.arange(cfg.batch, device=device).split(images_per_round)
         self.n_img = 0
 
     def step(self) -> dict[str, Tensor]:

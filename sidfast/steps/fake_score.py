@@ -59,8 +59,8 @@ def fake_score_update(
         Mean loss per sample, 0-d float32 on the device, before scaling.
     """
     scale = cfg.fake_loss_scale / batch
-    optimizer.zero_grad(set_to_none=True)
     total = accumulate(
+        list(networks.fake.parameters()),
         rounds,
         lambda draws: fake_score_loss(
             networks.fake, networks.generator_view, draws, cfg, grad_scale=scale

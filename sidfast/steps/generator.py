@@ -81,9 +81,11 @@ def generator_update(
         Mean loss per sample, 0-d float32 on the device, before scaling.
     """
     scale = cfg.generator_loss_scale / batch
-    optimizer.zero_grad(set_to_none=True)
     total = accumulate(
-        rounds, lambda draws: generator_loss(networks, draws, cfg, grad_scale=scale), scale
+        list(networks.generator.parameters()),
+        rounds,
+        lambda draws: generator_loss(networks, draws, cfg, grad_scale=scale),
+        scale,
     )
     optimizer.step(ema_beta=ema_beta)
     return total / batch
