@@ -1,5 +1,6 @@
 #include "random/random.h"
 
+#include "base/interleave.h"
 #include "base/parallel.h"
 #include "random/noise.h"
 
@@ -8,7 +9,7 @@ namespace {
 
 constexpr int64_t kChunk = 2048;            // elements made at a time, 8 KB
 constexpr int64_t kSerial = 4096;           // fewer elements than this are not worth a thread
-constexpr int64_t kTileChannels = 16;       // at most, of a channels-last tile
+constexpr int64_t kTile = 256;              // pixels of a channels-last tile
 constexpr const float* kNoInput = nullptr;
 
 int useful_threads(const ImageShape& shape, int threads) {
@@ -88,37 +89,54 @@ void sweep_planar(const Op& op, const In* x, Out* out, const ImageShape& shape,
   });
 }
 
-// Either side stored as HW,C: runs of one channel are gathered, computed as any other, scattered.
+// Either side stored as HW,C, in tiles of channels x pixels. Each tile crosses between planes and
+// pixels once: the noise if both sides are HW,C, else the side that is.
 template <class Kind, class Op, class In, class Out>
 void sweep_tiles(const Op& op, const In* x, Out* out, const ImageShape& shape, const NoiseKey& key,
                  int threads) {
+  using Noise = typename Kind::Value;
+  constexpr int64_t kPitch = kTile + kOvershoot;
   const int64_t channels = shape.channels, pixels = shape.pixels;
-  const int64_t tile_channels = min64(channels, kTileChannels);
-  const int64_t tile_pixels = kChunk / tile_channels / kStep * kStep;
-  const int64_t across = ceil_div(channels, tile_channels), along = ceil_div(pixels, tile_pixels);
+  const int64_t across = ceil_div(channels, kMostChannels), along = ceil_div(pixels, kTile);
   parallel_units(shape.samples * across * along, threads, [&](int64_t unit) {
-    alignas(64) typename Kind::Value buffer[kChunk + kOvershoot];
-    alignas(64) In gathered[kChunk];
-    alignas(64) Out scattered[kChunk];
+    alignas(64) Noise buffer[kMostChannels * kPitch];
+    alignas(64) Noise mixed[kMostChannels * kTile + kLanes];
+    alignas(64) In in_buffer[kMostChannels * kTile];
+    alignas(64) Out out_buffer[kMostChannels * kTile];
+    const Noise* noise[kMostChannels];
+    In* in_planes[kMostChannels];
+    const Out* out_planes[kMostChannels];
     const int64_t sample = unit / (across * along);
-    const int64_t c0 = unit / along % across * tile_channels, p0 = unit % along * tile_pixels;
-    const int64_t c1 = min64(channels, c0 + tile_channels), count = min64(tile_pixels, pixels - p0);
+    const int64_t c0 = unit / along % across * kMostChannels, p0 = unit % along * kTile;
+    const int64_t width = min64(kMostChannels, channels - c0), count = min64(kTile, pixels - p0);
     const int64_t base = sample * channels * pixels;
+    const int64_t planar = base + c0 * pixels + p0, interleaved = base + p0 * channels + c0;
     Op mine = op;
     mine.enter(sample);
-    for (int64_t c = c0; c < c1; ++c) {
-      const int64_t planar = c * pixels + p0, interleaved = base + p0 * channels + c;
-      const In* source = x ? x + base + planar : nullptr;
-      if (x && shape.input_channels_last) {
-        for (int64_t p = 0; p < count; ++p) gathered[p] = x[interleaved + p * channels];
-        source = gathered;
+    for (int64_t c = 0; c < width; ++c) {
+      noise[c] = fill<Kind>(buffer + c * kPitch, sample_key(key, sample), planar - base + c * pixels,
+                            count);
+      in_planes[c] = in_buffer + c * kTile;
+      out_planes[c] = out_buffer + c * kTile;
+    }
+    if (shape.input_channels_last && shape.output_channels_last) {
+      to_pixels(noise, width, count, mixed, width);
+      const bool whole = width == channels;
+      const int64_t runs = whole ? 1 : count, length = whole ? count * channels : width;
+      for (int64_t run = 0; run < runs; ++run) {
+        const int64_t at = interleaved + run * channels;
+        apply(mine, mixed + run * length, x + at, out + at, length);
       }
-      Out* target = shape.output_channels_last ? scattered : out + base + planar;
-      const auto* noise = fill<Kind>(buffer, sample_key(key, sample), planar, count);
-      apply(mine, noise, source, target, count);
-      if (shape.output_channels_last) {
-        for (int64_t p = 0; p < count; ++p) out[interleaved + p * channels] = scattered[p];
-      }
+      return;
+    }
+    if (shape.input_channels_last) to_planes(x + interleaved, channels, width, count, in_planes);
+    for (int64_t c = 0; c < width; ++c) {
+      const In* from = shape.input_channels_last ? in_planes[c] : x + planar + c * pixels;
+      Out* to = shape.output_channels_last ? out_buffer + c * kTile : out + planar + c * pixels;
+      apply(mine, noise[c], from, to, count);
+    }
+    if (shape.output_channels_last) {
+      to_pixels(out_planes, width, count, out + interleaved, channels);
     }
   });
 }
