@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import torch
 
 from sidfast.base.errors import BackendError, InputError
 
+MODULE = "sidfast.base._cpu"
 ISA_VARIABLE = "SIDFAST_CPU_ISA"
 
 
 @cache
-def _load() -> tuple[ModuleType | None, str]:
+def _load() -> tuple[Any, str]:
+    """The module, or None and why not."""
     try:
-        from sidfast.base import _cpu  # type: ignore[attr-defined]
+        library = importlib.import_module(MODULE)
     except ModuleNotFoundError:
         return None, (
-            "the native CPU library was not built: install a C++17 compiler and run"
-            " `pip install -v .` again to see why"
+            "the native CPU library was not built: install a C++17 compiler, then install sidfast"
+            " again with `pip install -v` to see the build"
         )
     except ImportError as error:
         return None, f"the native CPU library does not load: {error}"
     wanted = os.environ.get(ISA_VARIABLE, "")
     if wanted:
-        available = _cpu.available_isas()
+        available = library.available_isas()
         if wanted not in available:
             raise InputError(
-                expected=f"{ISA_VARIABLE} to be one of {', '.join(available)}, which this CPU has",
+                expected=f"{ISA_VARIABLE} to be one that this CPU has: {', '.join(available)}",
                 got=repr(wanted),
-                fix=f"unset {ISA_VARIABLE} to take the best",
+                fix=f"unset {ISA_VARIABLE} for the best of them",
             )
-        _cpu.use_isa(wanted)
-    return _cpu, ""
+        library.use_isa(wanted)
+    return library, ""
 
 
 def reasons() -> list[str]:
@@ -49,7 +51,7 @@ def reasons() -> list[str]:
 
 
 def cpu_library() -> Any:
-    """The module `sidfast.base._cpu`.
+    """The compiled module `sidfast.base._cpu`.
 
     Raises:
         BackendError: it was not built or does not load.
@@ -61,6 +63,7 @@ def cpu_library() -> Any:
     return library
 
 
+@cache
 def storage(dtype: torch.dtype) -> Any:
-    """The library's name of a storage type, or None if it has none."""
-    return getattr(cpu_library().Dtype, str(dtype).removeprefix("torch."), None)
+    """The library's name of a storage type; AttributeError if it has none."""
+    return getattr(cpu_library().Dtype, str(dtype).removeprefix("torch."))

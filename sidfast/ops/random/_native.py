@@ -102,7 +102,7 @@ def dropout(x: Tensor, p: float, seed: Tensor, index: Tensor, stream: int) -> Te
 
 
 def _key(seed: Tensor, index: Tensor, stream: int) -> tuple[int, int, int, int]:
-    return seed.item(), index.contiguous().data_ptr(), stream, torch.get_num_threads()
+    return int(seed.item()), index.contiguous().data_ptr(), stream, torch.get_num_threads()
 
 
 def _draw(seed: Tensor, index: Tensor, shape: Sequence[int], stream: int) -> tuple[int, ...]:
