@@ -21,6 +21,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +40,7 @@ from sidfast.optim import AdamEMA, ema_beta
 
 CLASSES = 10
 SPLITS: tuple[Split, ...] = ("train", "heldout")
+BACKEND = "reference"  # the weights must not depend on whether the native library was built
 VALIDATION_INDEX = 1 << 40  # validation draws its noise far away from any training index
 
 
@@ -60,17 +62,12 @@ def denoising_losses(
 ) -> Tensor:
     """EDM's weighted denoising loss of each image, (B,), at noise levels keyed by `index`."""
 
-    def key(stream: Stream) -> Key:
-        return Key(seed, index, int(stream))
-
-    normal = ops.normal((len(images),), **key(Stream.TEACHER_SIGMA)._asdict())
-    sigma = lognormal_sigma(normal)
-    noisy = ops.add_noise(images, sigma, **key(Stream.TEACHER_NOISE)._asdict())
+    key: dict[str, Any] = {"seed": seed, "index": index, "backend": BACKEND}
+    sigma = lognormal_sigma(ops.normal((len(images),), stream=Stream.TEACHER_SIGMA, **key))
+    noisy = ops.add_noise(images, sigma, stream=Stream.TEACHER_NOISE, **key)
     classes = one_hot(labels, CLASSES).float() if net.label_dim else None
-    denoised = net(noisy, sigma, classes, key=key(Stream.TEACHER_DROPOUT))
-    losses = ops.dsm_loss(images, denoised, sigma, grad_scale=1 / len(images))
-    assert isinstance(losses, Tensor)
-    return losses
+    denoised = net(noisy, sigma, classes, key=Key(seed, index, Stream.TEACHER_DROPOUT))
+    return ops.dsm_loss(images, denoised, sigma, grad_scale=1 / len(images), backend=BACKEND)
 
 
 def train(net: EDMPrecond, args: argparse.Namespace) -> tuple[EDMPrecond, float]:
@@ -83,9 +80,8 @@ def train(net: EDMPrecond, args: argparse.Namespace) -> tuple[EDMPrecond, float]
     for step in range(args.iterations):
         n_img = step * args.batch
         index = torch.arange(n_img, n_img + args.batch)
-        chosen = ops.integers(
-            (args.batch,), len(images), seed=args.seed, index=index, stream=Stream.TEACHER_DATA
-        )
+        key: dict[str, Any] = {"seed": args.seed, "index": index, "backend": BACKEND}
+        chosen = ops.integers((args.batch,), len(images), stream=Stream.TEACHER_DATA, **key)
         warm_up = min(1.0, (step + 1) / 100)
         decay = 0.5 * (1 + math.cos(math.pi * step / args.iterations))
         optimizer.param_groups[0]["lr"] = args.lr * warm_up * decay
