@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "",
-    "Fréchet, pixels",
-    "Fréchet, features",
+    "Fréchet pixels",
+    "Fréchet features",
     "KID × 10³",
     "precision",
     "recall",
     "variety",
+    "copies",
     "nearer to train (chance)",
     "calls / image",
     "images / s",
@@ -84,9 +85,8 @@ class Report:
             )
         if near.memorised:
             lines.append(
-                f"{name}: memorisation: {near.nearer_to_train:.2f} of its samples are nearer to a "
-                f"training than to a held-out image (sets of equal size), chance gives at most "
-                f"{near.null[1]:.2f}; {near.duplicates:.1%} are exact copies"
+                f"{name}: memorisation: {near.copies:.0%} of its samples are close copies of "
+                f"training images, {near.duplicates:.1%} exact ones"
             )
         return lines
 
@@ -127,7 +127,7 @@ class Report:
             _ratio(getattr(self.generator, name), getattr(self.teacher, name))
             for name in ("frechet_pixels", "frechet_features")
         ]
-        ratio += [""] * 5
+        ratio += [""] * 6
         ratio += [
             _ratio(getattr(self.generator, name), getattr(self.teacher, name))
             for name in ("network_calls", "images_per_second")
@@ -136,15 +136,16 @@ class Report:
 
 
 def _row(name: str, row: Quality) -> list[str]:
-    low, high = row.neighbours.null
+    low, high = row.neighbours.chance
     return [
         f"{name} ({row.images:,})",
         f"{row.frechet_pixels:.3f}",
         f"{row.frechet_features:.3f}",
         f"{row.kid * 1e3:.2f} ± {row.kid_std * 1e3:.2f}",
-        f"{row.precision:.3f}",
-        f"{row.recall:.3f}",
-        f"{row.neighbours.variety:.3f}",
+        f"{row.precision:.2f}",
+        f"{row.recall:.2f}",
+        f"{row.neighbours.variety:.2f}",
+        f"{row.neighbours.copies:.1%}",
         f"{row.neighbours.nearer_to_train:.2f} ({low:.2f}-{high:.2f})",
         "–" if row.network_calls is None else str(row.network_calls),
         "–" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
@@ -164,7 +165,7 @@ def _quality(record: Mapping[str, Any]) -> Quality:
     return Quality(
         **{
             **record,
-            "neighbours": Neighbours(**{**near, "null": tuple(near["null"])}),
+            "neighbours": Neighbours(**{**near, "chance": tuple(near["chance"])}),
             "class_shares": tuple(record["class_shares"]),
         }
     )
