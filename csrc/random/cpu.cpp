@@ -8,7 +8,7 @@ namespace sidfast::SIDFAST_ISA {
 namespace {
 
 constexpr int64_t kChunk = 2048;            // elements made at a time, 8 KB
-constexpr int64_t kSerial = 4096;           // fewer elements than this are not worth a thread
+constexpr int64_t kSerial = 16384;          // fewer elements a thread do not repay waking it
 constexpr int64_t kTile = 256;              // pixels of a channels-last tile
 constexpr const float* kNoInput = nullptr;
 

@@ -10,8 +10,8 @@
 namespace sidfast::SIDFAST_ISA {
 namespace {
 
-constexpr int64_t kSerial = 16384;          // fewer elements than this are not worth a thread
-constexpr int64_t kStreamBytes = 4 << 20;   // smaller gradients are left in the caches
+constexpr int64_t kSerial = 32768;         // fewer elements a thread do not repay waking it
+constexpr int64_t kStreamBytes = 4 << 20;  // smaller gradients are left in the caches
 
 struct Sums {
   double error = 0.0, score = 0.0;

@@ -1,0 +1,65 @@
+"""sid_loss, forward and backward, against the formula as the method's authors write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import THREADS, Case, memory_floor, worst_error
+from torch import Tensor
+
+from sidfast import ops
+from sidfast.ops.score_losses import reference
+
+ALPHA = 1.2
+FLOPS = 17  # an element: 8 for the sums, 9 for the gradients
+
+
+def eager(images: Tensor, teacher: Tensor, fake: Tensor) -> Tensor:
+    with torch.no_grad():
+        weight = (images - teacher).abs().mean(dim=(1, 2, 3), keepdim=True).clip(min=1e-5)
+    difference = teacher - fake
+    loss = difference * ((teacher - images) - ALPHA * difference) / weight
+    return loss.sum(dim=(1, 2, 3))
+
+
+def cases() -> list[tuple[int, tuple[int, ...], torch.dtype]]:
+    images, digits = (128, 3, 64, 64), (128, 1, 8, 8)
+    most = THREADS[-1]
+    every = [(threads, images, torch.float32) for threads in THREADS]
+    return [*every, (most, images, torch.bfloat16), (most, digits, torch.float32)]
+
+
+@pytest.mark.parametrize(("threads", "shape", "dtype"), cases(), indirect=["threads"])
+def bench_sid_loss(
+    race: Callable[..., None], threads: int, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    operands = [torch.randn(shape).to(dtype).requires_grad_() for _ in range(3)]
+    scale = 100 / shape[0]
+    compiled = torch.compile(eager)
+
+    def both_ways(loss: Callable[..., Tensor]) -> list[Tensor]:
+        value = loss(*operands)
+        return [value.detach(), *torch.autograd.grad(value.sum() * scale, operands)]
+
+    def ours(*args: Tensor) -> Tensor:
+        return ops.sid_loss(*args, ALPHA, grad_scale=scale, backend="native")
+
+    exact_operands = [x.detach().double().requires_grad_() for x in operands]
+    loss, _ = reference.sid_loss(*exact_operands, ALPHA, 1e-5)
+    exact = [loss.detach(), *torch.autograd.grad(loss.sum() * scale, exact_operands)]
+    traffic = 6 * operands[0].numel() * operands[0].element_size()
+    flops = FLOPS * operands[0].numel()
+    race(
+        Case("sid_loss", "forward+backward", shape, dtype, "contiguous", threads, traffic, flops),
+        lambda: both_ways(ours),
+        {
+            "eager": lambda: both_ways(eager),
+            "compile": lambda: both_ways(compiled),
+            **memory_floor(traffic, 3),
+        },
+        error=worst_error(both_ways(ours), exact),
+        budget=max(4e-7, torch.finfo(dtype).eps),
+    )
