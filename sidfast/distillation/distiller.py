@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sidfast.base.errors import InputError
 from sidfast.base.lanes import lane_count
+from sidfast.base.memory import keep_freed_memory
 from sidfast.distillation.config import DistillConfig
 from sidfast.distillation.generator import Generator
 from sidfast.optim import AdamEMA, ema_beta
@@ -64,6 +65,8 @@ class Distiller:
             nonfinite=cfg.nonfinite,
         )
         device = next(teacher.parameters()).device
+        if device.type == "cpu":
+            keep_freed_memory()
         self._seed = torch.full((), cfg.seed, dtype=torch.int64, device=device)
         lanes = lane_count(device, max(cfg.batch // LEAST_PER_LANE, 1))
         images_per_round = cfg.batch_device or -(-cfg.batch // lanes)
