@@ -20,7 +20,7 @@ from sidfast.evaluate.frechet import (
 from sidfast.evaluate.kid import kernel_distance
 from sidfast.evaluate.neighbours import Neighbours, nearest_neighbours
 from sidfast.evaluate.precision_recall import precision_recall
-from sidfast.evaluate.protocol import evaluate, measure
+from sidfast.evaluate.protocol import evaluate, measure, sampling_speed
 from sidfast.evaluate.quality import Quality, Yardstick
 from sidfast.evaluate.report import Report
 from sidfast.evaluate.samplers import Sampler, TeacherSampler
@@ -46,4 +46,5 @@ __all__ = [
     "pixel_frechet",
     "pixel_stats",
     "precision_recall",
+    "sampling_speed",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +46,18 @@ class Quality:
     class_shares: tuple[float, ...]
     network_calls: int | None = None
     images_per_second: float | None = None
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Quality:
+        """Read back what ``dataclasses.asdict`` and JSON made of a Quality."""
+        near = record["neighbours"]
+        return cls(
+            **{
+                **record,
+                "neighbours": Neighbours(**{**near, "chance": tuple(near["chance"])}),
+                "class_shares": tuple(record["class_shares"]),
+            }
+        )
 
 
 class Yardstick:

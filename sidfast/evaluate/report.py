@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sidfast.evaluate.neighbours import Neighbours
 from sidfast.evaluate.quality import Quality
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class Report:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Report:
         return cls(
-            **{name: _quality(record[name]) for name in ("generator", "teacher", "real")},
+            **{name: Quality.from_dict(record[name]) for name in ("generator", "teacher", "real")},
             reference_class_shares=tuple(record["reference_class_shares"]),
             seed=record["seed"],
         )
@@ -158,14 +157,3 @@ def _ratio(ours: float | None, theirs: float | None) -> str:
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def _quality(record: Mapping[str, Any]) -> Quality:
-    near = record["neighbours"]
-    return Quality(
-        **{
-            **record,
-            "neighbours": Neighbours(**{**near, "chance": tuple(near["chance"])}),
-            "class_shares": tuple(record["class_shares"]),
-        }
-    )
