@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from sidfast.teachers.adapt import AdaptedDenoiser, as_denoiser
 from sidfast.teachers.check import check_teacher
-from sidfast.teachers.loading import digits, load
+from sidfast.teachers.loading import digits, digits_record, load
 
-__all__ = ["AdaptedDenoiser", "as_denoiser", "check_teacher", "digits", "load"]
+__all__ = ["AdaptedDenoiser", "as_denoiser", "check_teacher", "digits", "digits_record", "load"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -52,3 +54,14 @@ def digits(conditional: bool = False) -> EDMPrecond:
     net = load("digits-cond" if conditional else "digits")
     assert isinstance(net, EDMPrecond)
     return net
+
+
+def digits_record(conditional: bool = False) -> dict[str, Any]:
+    """How the bundled teacher was made and how good it is: the `.json` beside its weights.
+
+    "command" reproduces the weights; "quality" is what `sidfast.evaluate.Quality.from_dict` reads,
+    measured on 10,000 samples of 18 Heun steps drawn with seed 0.
+    """
+    name = _BUNDLED["digits-cond" if conditional else "digits"]
+    record: dict[str, Any] = json.loads((_WEIGHTS / name).with_suffix(".json").read_text())
+    return record
