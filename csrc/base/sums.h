@@ -10,6 +10,14 @@ inline constexpr int kSumLanes = 32;
 inline constexpr int kParts = kSumLanes / kLanes;
 inline constexpr int64_t kBlock = 2048;  // elements, a multiple of kSumLanes
 
+// Fetches the cache lines of kSumLanes values at p into the second level.
+template <class T>
+SIDFAST_INLINE void prefetch_group(const T* p) {
+  constexpr int kLine = 64 / sizeof(T);
+#pragma GCC unroll 2
+  for (int i = 0; i < kSumLanes; i += kLine) __builtin_prefetch(p + i, 0, 2);
+}
+
 struct BlockSum {
   F part[kParts];
 

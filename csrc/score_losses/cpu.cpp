@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kSerial = 32768;         // fewer elements a thread do not repay waking it
 constexpr int64_t kStreamBytes = 4 << 20;  // smaller gradients are left in the caches
+constexpr int64_t kAheadBytes = 64 << 10;  // longer rows do not fit the second-level cache twice
 
 struct Sums {
   double error = 0.0, score = 0.0;
@@ -107,7 +108,7 @@ struct Sid {
   }
 
   template <bool streaming>
-  void gradients(int64_t at, int64_t count, float factor) const {
+  void gradients(int64_t at, int64_t count, int64_t ahead, float factor) const {
     const F r(factor), minus_r(-factor);
     const F teacher_mix(static_cast<float>(1.0 - 2.0 * given.alpha));
     const F fake_mix(static_cast<float>(2.0 * given.alpha));
@@ -119,6 +120,11 @@ struct Sid {
     over_run(
         count,
         [&](int64_t i) {
+          if (streaming && ahead) {
+            prefetch_group(xs + i + ahead);
+            prefetch_group(ts + i + ahead);
+            prefetch_group(fs + i + ahead);
+          }
           F e[kParts], d[kParts];
 #pragma GCC unroll 8
           for (int part = 0; part < kParts; ++part) {
@@ -187,13 +193,17 @@ struct Dsm {
   bool streams(const RowShape& shape) const { return worth_streaming(gradient, shape); }
 
   template <bool streaming>
-  void gradients(int64_t at, int64_t count, float factor) const {
+  void gradients(int64_t at, int64_t count, int64_t ahead, float factor) const {
     const F r(factor);
     const T *xs = x + at, *fs = denoised + at;
     T* const g = gradient + at;
     over_run(
         count,
         [&](int64_t i) {
+          if (streaming && ahead) {
+            prefetch_group(xs + i + ahead);
+            prefetch_group(fs + i + ahead);
+          }
           put<streaming>(g + i, [&](int part) {
             const int64_t j = i + part * kLanes;
             return (load(fs + j) - load(xs + j)) * r;
@@ -222,18 +232,22 @@ bool conclude(const Loss& loss, int64_t sample, const Sums& sums, int64_t size, 
   return good;
 }
 
+// Meanwhile fetches what lies `ahead` elements further, if not 0.
 template <bool streaming, class Loss>
-void write_gradients(const Loss& loss, int64_t at, int64_t count, float factor, bool good) {
+void write_gradients(const Loss& loss, int64_t at, int64_t count, int64_t ahead, float factor,
+                     bool good) {
   if (good) {
-    loss.template gradients<streaming>(at, count, factor);
+    loss.template gradients<streaming>(at, count, ahead, factor);
   } else {
     loss.clear_gradients(at, count);
   }
 }
 
-// A sample's rows stay in the second-level cache between its sums and its gradients.
+// A sample's rows stay in the second-level cache between its sums and its gradients. The next
+// sample is fetched while this one's gradients are written, to keep both directions busy.
 template <bool streaming, class Loss>
 void by_samples(const Loss& loss, const RowShape& shape, int threads) {
+  const bool fits = shape.size * static_cast<int64_t>(sizeof(float)) <= kAheadBytes;
   parallel_units(shape.samples, threads, [&](int64_t sample) {
     const int64_t at = sample * shape.size;
     Sums total;
@@ -243,7 +257,8 @@ void by_samples(const Loss& loss, const RowShape& shape, int threads) {
     float factor;
     const bool good = conclude(loss, sample, total, shape.size, &factor);
     if (loss.wants_gradients()) {
-      write_gradients<streaming>(loss, at, shape.size, factor, good);
+      const int64_t ahead = fits && sample + 1 < shape.samples ? shape.size : 0;
+      write_gradients<streaming>(loss, at, shape.size, ahead, factor, good);
       if (streaming) stream_fence();
     }
   });
@@ -278,7 +293,7 @@ Status by_blocks(const Loss& loss, const RowShape& shape, int threads) {
   if (loss.wants_gradients()) {
     parallel_units(shape.samples * blocks, threads, [&](int64_t unit) {
       const Part& first = parts[unit / blocks * blocks];
-      write_gradients<streaming>(loss, begin(unit), length(unit), first.factor, first.good);
+      write_gradients<streaming>(loss, begin(unit), length(unit), 0, first.factor, first.good);
       if (streaming) stream_fence();
     });
   }
