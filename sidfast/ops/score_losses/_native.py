@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,14 +108,13 @@ def _dsm(
 
 
 def _row_shape(x: Tensor) -> tuple[int, int]:
-    return x.shape[0], math.prod(x.shape[1:])
+    batch = x.shape[0]
+    return batch, x.numel() // max(batch, 1)
 
 
 def _rows(operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The operands with one element order in every sample, itself dense: sums do not mind which."""
-    if all(operand.is_contiguous() for operand in operands):
-        return tuple(operands)
-    if operands[0].dim() == 4:
+    if operands[0].dim() == 4 and not operands[0].is_contiguous():
         last = torch.channels_last
         if all(operand.is_contiguous(memory_format=last) for operand in operands):
             return tuple(operands)
