@@ -81,9 +81,7 @@ class PlainDistiller:
     def _update(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         for parameter in network.parameters():
             if parameter.grad is not None:
-                torch.nan_to_num(
-                    parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad
-                )
+                torch.nan_to_num(parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad)
         optimizer.step()
 
 

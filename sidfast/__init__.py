@@ -1,4 +1,4 @@
-"""Score identity Distillation (SiD, arXiv 2404.04057): pretrained diffusion model in, one-step generator out.
+"""Score identity Distillation (SiD, arXiv 2404.04057): from diffusion model to one-step generator.
 
 Importing this package loads torch and nothing else that is heavy; each public name
 brings what it needs when it is first used.

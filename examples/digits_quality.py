@@ -1,0 +1,173 @@
+"""How good is the demo's generator? Three seeds, alpha 1.0 and 1.2, against its teacher.
+
+    python examples/digits_quality.py --runs runs/quality --out benchmarks/results
+
+Each run is `sidfast distill digits`; the generator of each is measured by the protocol of
+`sidfast evaluate` on samples of its own seed, the teacher once per seed. Writes digits.json,
+digits.md and digits.png. Runs that are already there are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sidfast
+from sidfast.data import digits
+from sidfast.distillation.pictures import fit_power_law, quality_points
+from sidfast.distillation.run import RunFolder
+from sidfast.evaluate import (
+    Quality,
+    TeacherSampler,
+    Yardstick,
+    digits_classifier,
+    evaluate,
+    measure,
+)
+
+COLUMNS = (
+    "alpha",
+    "Fréchet, pixels",
+    "ratio to teacher",
+    "Fréchet, features",
+    "KID × 10³",
+    "precision",
+    "recall",
+    "close copies",
+    "slope (R²)",
+    "warnings",
+)
+
+
+def distilled(folder: Path, alpha: float, seed: int) -> sidfast.DistillResult | None:
+    """Make the run if it is not there."""
+    if (folder / "generator.safetensors").exists():
+        return None
+    return sidfast.distill(
+        sidfast.load_teacher("digits"),
+        sidfast.recipes.digits(alpha=alpha, seed=seed),
+        out=folder,
+        references=digits("train")[0],
+        teacher_name="digits",
+    )
+
+
+def collect(runs: Path, alphas: list[float], seeds: list[int], n: int) -> list[dict[str, Any]]:
+    """One record per run: its report, curve and fit."""
+    references, heldout = digits("train")[0], digits("heldout")[0]
+    teachers: dict[int, Quality] = {}
+    records = []
+    for alpha in alphas:
+        for seed in seeds:
+            folder = runs / f"alpha{alpha}-seed{seed}"
+            distilled(folder, alpha, seed)
+            if seed not in teachers:
+                yardstick = Yardstick(references, heldout, digits_classifier(), seed=seed)
+                sampler = TeacherSampler(sidfast.load_teacher("digits"))
+                teachers[seed] = measure(sampler, yardstick, n=n, seed=seed)
+            generator = sidfast.load_generator(folder)
+            report = evaluate(generator, teachers[seed], references, heldout, n=n, seed=seed)
+            x, y = quality_points(RunFolder(folder).read_metrics())
+            fit = fit_power_law(x, y)
+            records.append(
+                {
+                    "alpha": alpha,
+                    "seed": seed,
+                    "report": report.as_dict(),
+                    "curve": [x, y],
+                    "fit": None if fit is None else [fit.slope, fit.r2],
+                }
+            )
+            print(f"alpha {alpha} seed {seed}: {report.frechet_ratio:.2f} x teacher", flush=True)
+    return records
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Means over the seeds (least to greatest in brackets), a line for each alpha."""
+    rows = []
+    for alpha in sorted({record["alpha"] for record in records}):
+        runs = [record for record in records if record["alpha"] == alpha]
+        rows.append(
+            _row(f"{alpha}, {len(runs)} seeds", [r["report"]["generator"] for r in runs], runs)
+        )
+    seeds = {record["seed"]: record["report"]["teacher"] for record in records}
+    rows.append(_row(f"teacher, {len(seeds)} seeds", list(seeds.values()), []))
+    rows.append(_row("real held-out, 297", [records[0]["report"]["real"]], []))
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _row(name: str, rows: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[str]:
+    def mean(key: str, scale: float = 1, digits: int = 3) -> str:
+        values = [row[key] * scale for row in rows]
+        text = f"{statistics.mean(values):.{digits}f}"
+        if len(values) > 1:
+            text += f" ({min(values):.{digits}f}–{max(values):.{digits}f})"
+        return text
+
+    ratios = [run["report"]["frechet_ratio"] for run in runs]
+    fits = [run["fit"] for run in runs if run["fit"]]
+    return [
+        name,
+        mean("frechet_pixels"),
+        f"{statistics.mean(ratios):.2f}" if ratios else "–",
+        mean("frechet_features"),
+        mean("kid", 1e3, 1),
+        mean("precision", digits=2),
+        mean("recall", digits=2),
+        f"{statistics.mean(row['neighbours']['copies'] for row in rows):.1%}",
+        f"{statistics.mean(s for s, _ in fits):.2f} ({statistics.mean(r for _, r in fits):.2f})"
+        if fits
+        else "–",
+        str(sum(line.startswith("generator") for run in runs for line in run["report"]["warnings"]))
+        if runs
+        else "–",
+    ]
+
+
+def plot(records: list[dict[str, Any]], path: Path) -> None:
+    """All curves on log-log axes, the teacher's level beside them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    colours = dict(
+        zip(sorted({r["alpha"] for r in records}), ("tab:blue", "tab:orange"), strict=True)
+    )
+    for record in records:
+        label = f"alpha {record['alpha']}" if record["seed"] == records[0]["seed"] else None
+        axes.loglog(*record["curve"], color=colours[record["alpha"]], linewidth=1, label=label)
+    level = statistics.mean(r["report"]["teacher"]["frechet_pixels"] for r in records)
+    axes.axhline(level, color="tab:green", label="teacher, 35 network calls")
+    axes.set(xlabel="images seen", ylabel="Fréchet distance (pixels)")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--alphas", type=float, nargs="*", default=[1.0, 1.2])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("-n", type=int, default=10_000)
+    args = parser.parse_args()
+    records = collect(args.runs, args.alphas, args.seeds, args.n)
+    args.out.mkdir(parents=True, exist_ok=True)
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    page = {"versions": versions, "samples": args.n, "runs": records}
+    (args.out / "digits.json").write_text(json.dumps(page, indent=1) + "\n")
+    plot(records, args.out / "digits.png")
+    text = f"# Quality of the digits demo\n\n{table(records)}\n![curves](digits.png)\n"
+    (args.out / "digits.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
