@@ -35,7 +35,7 @@ def reasons(op: str, *args: Any) -> list[str]:
 def normal(
     seed: Tensor, index: Tensor, shape: Sequence[int], stream: int, dtype: torch.dtype
 ) -> Tensor:
-    out = index.new_empty(shape, dtype=dtype)
+    out, index = index.new_empty(shape, dtype=dtype), index.contiguous()
     library = native.cpu_library()
     library.normal(out.data_ptr(), native.storage(dtype), *_draw(seed, index, shape, stream))
     return out
@@ -44,13 +44,13 @@ def normal(
 def uniform(
     seed: Tensor, index: Tensor, shape: Sequence[int], stream: int, dtype: torch.dtype
 ) -> Tensor:
-    out = index.new_empty(shape, dtype=dtype)
+    out, index = index.new_empty(shape, dtype=dtype), index.contiguous()
     native.cpu_library().uniform(out.data_ptr(), *_draw(seed, index, shape, stream))
     return out
 
 
 def integers(seed: Tensor, index: Tensor, shape: Sequence[int], high: int, stream: int) -> Tensor:
-    out = index.new_empty(shape)
+    out, index = index.new_empty(shape), index.contiguous()
     native.cpu_library().integers(out.data_ptr(), high, *_draw(seed, index, shape, stream))
     return out
 
@@ -66,7 +66,7 @@ def add_noise(
     memory_format: torch.memory_format,
 ) -> Tensor:
     result = noise_like(x, dtype, memory_format)
-    x, out = _readable(x), _writable(result)
+    x, out, index = _readable(x), _writable(result), index.contiguous()
     sigma = sigma.contiguous()
     scale = None if scale is None else scale.contiguous()
     native.cpu_library().add_noise(
@@ -86,7 +86,7 @@ def add_noise(
 
 def dropout(x: Tensor, p: float, seed: Tensor, index: Tensor, stream: int) -> Tensor:
     result = noise_like(x)
-    x, out = _readable(x), _writable(result)
+    x, out, index = _readable(x), _writable(result), index.contiguous()
     native.cpu_library().dropout(
         x.data_ptr(),
         _channels_last(x),
@@ -102,7 +102,8 @@ def dropout(x: Tensor, p: float, seed: Tensor, index: Tensor, stream: int) -> Te
 
 
 def _key(seed: Tensor, index: Tensor, stream: int) -> tuple[int, int, int, int]:
-    return int(seed.item()), index.contiguous().data_ptr(), stream, torch.get_num_threads()
+    """Key and thread count for the library; `index` is contiguous and outlives the call."""
+    return int(seed.item()), index.data_ptr(), stream, torch.get_num_threads()
 
 
 def _draw(seed: Tensor, index: Tensor, shape: Sequence[int], stream: int) -> tuple[int, ...]:

@@ -18,13 +18,14 @@ _OPERANDS = {"sid_loss": 3, "sid_loss_grads": 3, "dsm_loss": 2, "dsm_loss_grad":
 def reasons(op: str, *args: Any) -> list[str]:
     """Why the native library cannot serve `op(*args)`; empty if it can."""
     found = native.reasons()
-    operands = args[: _OPERANDS[op]]
-    if any(operand.device.type != "cpu" for operand in operands):
+    operands: Sequence[Tensor] = args[: _OPERANDS[op]]
+    dtype = operands[0].dtype
+    if not all(operand.is_cpu for operand in operands):
         found.append("serves CPU tensors only")
-    dtypes = {operand.dtype for operand in operands}
-    if len(dtypes) > 1:
-        found.append(f"needs one dtype, got {', '.join(sorted(map(str, dtypes)))}")
-    found += [f"does not compute in {each}" for each in dtypes if each not in _STORAGE]
+    if not all(operand.dtype is dtype for operand in operands):
+        found.append(f"needs one dtype, got {', '.join(str(each.dtype) for each in operands)}")
+    if dtype not in _STORAGE:
+        found.append(f"does not compute in {dtype}")
     return found
 
 
@@ -46,11 +47,11 @@ def sid_loss_grads(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     operands = (images, teacher_x0, fake_x0)
     loss, bad = per_sample_outputs(*operands)
-    grads = [gradient_like(*pair) for pair in zip(operands, need, strict=True)]
-    rows = _rows(operands)
-    made = _targets(rows, grads, need)
+    grads = tuple(map(gradient_like, operands, need))
+    rows, same_order = _rows(operands)
+    made = grads if same_order else tuple(map(_in_rows_order, grads))
     native.cpu_library().sid_loss(
-        *(row.data_ptr() for row in rows),
+        *map(Tensor.data_ptr, rows),
         native.storage(images.dtype),
         *_row_shape(images),
         alpha,
@@ -58,7 +59,7 @@ def sid_loss_grads(
         grad_scale,
         loss.data_ptr(),
         bad.data_ptr(),
-        *(0 if each is None else each.data_ptr() for each in made),
+        *[each.data_ptr() if wanted else 0 for each, wanted in zip(made, need, strict=True)],
         torch.get_num_threads(),
     )
     _hand_over(made, grads)
@@ -88,11 +89,11 @@ def _dsm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     loss, bad = per_sample_outputs(images, denoised)
     grad = gradient_like(denoised, need)
-    rows = _rows((images, denoised))
-    (made,) = _targets(rows, [grad], [need])
+    rows, same_order = _rows((images, denoised))
+    made = grad if same_order else _in_rows_order(grad)
     sigma = sigma.contiguous()
     native.cpu_library().dsm_loss(
-        *(row.data_ptr() for row in rows),
+        *map(Tensor.data_ptr, rows),
         sigma.data_ptr(),
         native.storage(images.dtype),
         *_row_shape(images),
@@ -100,10 +101,10 @@ def _dsm(
         grad_scale,
         loss.data_ptr(),
         bad.data_ptr(),
-        0 if made is None else made.data_ptr(),
+        made.data_ptr() if need else 0,
         torch.get_num_threads(),
     )
-    _hand_over([made], [grad])
+    _hand_over((made,), (grad,))
     return loss, bad, grad
 
 
@@ -112,27 +113,23 @@ def _row_shape(x: Tensor) -> tuple[int, int]:
     return batch, x.numel() // max(batch, 1)
 
 
-def _rows(operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The operands with one element order in every sample, itself dense: sums do not mind which."""
-    if operands[0].dim() == 4 and not operands[0].is_contiguous():
-        last = torch.channels_last
-        if all(operand.is_contiguous(memory_format=last) for operand in operands):
-            return tuple(operands)
-    return tuple(operand.contiguous() for operand in operands)
+def _rows(operands: Sequence[Tensor]) -> tuple[Sequence[Tensor], bool]:
+    """The operands with one element order in every sample, and whether they came with it.
+
+    Any dense order will do, since sums do not mind; operands of several become contiguous copies.
+    """
+    for order in (torch.contiguous_format, torch.channels_last):
+        if all(operand.is_contiguous(memory_format=order) for operand in operands):
+            return operands, True
+    return [operand.contiguous() for operand in operands], False
 
 
-def _targets(
-    rows: Sequence[Tensor], grads: Sequence[Tensor], need: Sequence[bool]
-) -> list[Tensor | None]:
-    """Where each gradient is written: itself, if its element order is the rows'."""
-    order = rows[0].stride()
-    return [
-        None if not wanted else grad if grad.stride() == order else torch.empty_like(rows[0])
-        for grad, wanted in zip(grads, need, strict=True)
-    ]
+def _in_rows_order(grad: Tensor) -> Tensor:
+    """Where a gradient with strides of its own is first written."""
+    return torch.empty_like(grad, memory_format=torch.contiguous_format)
 
 
-def _hand_over(made: Sequence[Tensor | None], grads: Sequence[Tensor]) -> None:
+def _hand_over(made: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
     for source, grad in zip(made, grads, strict=True):
-        if source is not None and source is not grad:
+        if source is not grad:
             grad.copy_(source)
