@@ -154,6 +154,20 @@ def test_numbers_do_not_depend_on_the_batch(
     assert torch.equal(torch.cat([rows_of(part) for part in order.split([1, 3, 2])]), whole[order])
 
 
+def test_index_may_be_a_view_with_gaps(device: str, backend: str) -> None:
+    gaps = torch.arange(40, device=device)[::2]
+    options = {"seed": 3, "backend": backend}
+    for draw in (normal, uniform):
+        shape = (20, 500)
+        expected = draw(shape, index=gaps.clone(), **options)
+        assert torch.equal(draw(shape, index=gaps, **options), expected)
+    x, sigma = torch.randn(20, 500, device=device), torch.ones(20, device=device)
+    expected = add_noise(x, sigma, index=gaps.clone(), **options)
+    assert torch.equal(add_noise(x, sigma, index=gaps, **options), expected)
+    expected = dropout(x, 0.3, index=gaps.clone(), **options)
+    assert torch.equal(dropout(x, 0.3, index=gaps, **options), expected)
+
+
 @every_isa
 def test_numbers_do_not_depend_on_the_threads(device: str, backend: str) -> None:
     key = key_for(16, device)
