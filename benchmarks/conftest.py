@@ -17,6 +17,7 @@ from torch import Tensor
 
 import sidfast
 from sidfast.base import native
+from sidfast.base.memory import keep_freed_memory
 
 Call = Callable[[], Any]
 
@@ -38,6 +39,10 @@ class Case:
     bytes: int
     flops: int
     backend: str = "native"
+
+    def row(self) -> dict[str, Any]:
+        """As JSON knows it."""
+        return asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
 
 
 def memory_floor(read_and_written: int, outputs: int) -> dict[str, Call]:
@@ -91,6 +96,7 @@ def race(benchmark: Any) -> Callable[..., None]:
             pytest.skip("; ".join(native.reasons()))
         if not error <= budget:
             pytest.fail(f"no speed for a wrong result: error {error:.2e}, allowed {budget:.2e}")
+        keep_freed_memory()
         times: dict[str, list[float]] = {name: [] for name in rivals}
 
         def rivals_round() -> None:
@@ -108,9 +114,8 @@ def race(benchmark: Any) -> Callable[..., None]:
         for series in times.values():
             series.clear()
         benchmark.pedantic(call, setup=rivals_round, rounds=rounds, iterations=1)
-        row = asdict(case) | {"dtype": str(case.dtype).removeprefix("torch.")}
         medians = {name: statistics.median(series) for name, series in times.items()}
-        benchmark.extra_info.update(row, error=error, budget=budget, rivals=medians)
+        benchmark.extra_info.update(case.row(), error=error, budget=budget, rivals=medians)
 
     return run
 

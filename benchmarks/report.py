@@ -29,8 +29,8 @@ COLUMNS = (
 )
 LEGEND = """
 Each row was checked against the float64 definition before it was timed, and timed in turn with its
-rivals, round by round in one process, an untimed call before each timed one; times are medians, the
-spread is the interquartile range.
+rivals, round by round, an untimed call before each timed one; times are medians, the spread is the
+interquartile range. Freed memory was kept by the process (glibc's mallopt) for all alike.
 `x eager` and `x compile`: time of the same mathematics in eager torch and under torch.compile over
 ours. `share of copy`: time that torch takes to copy as many bytes as the operator must read and
 write, between buffers that exist, over ours; `share of clone`: the same into fresh buffers, as an
@@ -47,6 +47,13 @@ def label(row: dict[str, Any]) -> str:
 
 def cells(row: dict[str, Any], stats: dict[str, float]) -> list[str]:
     median, rivals = stats["median"], row["rivals"]
+
+    def over(name: str, form: str) -> str:
+        return format(rivals[name] / median, form) if name in rivals else ""
+
+    def rate(amount: float) -> str:
+        return f"{amount / median / 1e9:.1f}" if amount else ""
+
     return [
         f"{row['op']} ({row['backend']})",
         row["mode"],
@@ -56,10 +63,10 @@ def cells(row: dict[str, Any], stats: dict[str, float]) -> list[str]:
         str(row["threads"]),
         f"{median * 1e3:.3f}",
         f"{stats['iqr'] * 1e3:.3f}",
-        *(f"{rivals[name] / median:.2f}" for name in ("eager", "compile")),
-        *(f"{rivals[name] / median:.0%}" for name in ("copy", "clone")),
-        f"{row['bytes'] / median / 1e9:.1f}",
-        f"{row['flops'] / median / 1e9:.1f}",
+        *(over(name, ".2f") for name in ("eager", "compile")),
+        *(over(name, ".0%") for name in ("copy", "clone")),
+        rate(row["bytes"]),
+        rate(row["flops"]),
         f"{row['error']:.1e}",
     ]
 
@@ -83,9 +90,9 @@ def plot(results: dict[str, Any], path: Path) -> None:
     rows = [(each["extra_info"], each["stats"]["median"]) for each in results["benchmarks"]]
     figure, axes = pyplot.subplots(figsize=(9, 0.55 * len(rows) + 1), layout="constrained")
     for shift, name in ((-0.2, "eager"), (0.2, "compile")):
-        positions = [i + shift for i in range(len(rows))]
-        ratios = [row["rivals"][name] / median for row, median in rows]
-        bars = axes.barh(positions, ratios, height=0.38, label=f"over {name}")
+        raced = [i for i, (row, _) in enumerate(rows) if name in row["rivals"]]
+        ratios = [rows[i][0]["rivals"][name] / rows[i][1] for i in raced]
+        bars = axes.barh([i + shift for i in raced], ratios, height=0.38, label=f"over {name}")
         axes.bar_label(bars, fmt="%.1f", padding=2)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [label(row) for row, _ in rows])
