@@ -8,8 +8,8 @@ from importlib import metadata
 
 import torch
 
-import sidfast
 from sidfast.base import native
+from sidfast.base.version import __version__
 from sidfast.ops import backends_report
 
 _PACKAGES = (
@@ -59,7 +59,7 @@ class Info:
 
 def info() -> Info:
     """Look at this machine. Nothing is installed, changed or allocated on a GPU."""
-    versions = {"sidfast": sidfast.__version__, "python": platform.python_version()}
+    versions = {"sidfast": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
             versions[name] = metadata.version(name)

@@ -91,8 +91,7 @@ class DistillConfig(StepConfig):
             raise InputError(
                 expected=f"batch to be a multiple of batch_device {self.batch_device}",
                 got=f"batch {self.batch}",
-                fix=f"use batch {self.batch - self.batch % per_round} or leave "
-                "batch_device out",
+                fix=f"use batch {self.batch - self.batch % per_round} or leave batch_device out",
             )
 
     @property

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-import sidfast
 from sidfast.base.errors import InputError
+from sidfast.base.version import __version__
 from sidfast.distillation.checkpoint import fingerprint
 from sidfast.distillation.config import DistillConfig
 from sidfast.distillation.distiller import Distiller
@@ -131,7 +131,7 @@ def distill(
         "teacher": teacher_name,
         "n_img": distiller.n_img,
         "config": dataclasses.asdict(cfg),
-        "sidfast": sidfast.__version__,
+        "sidfast": __version__,
     }
     generator = Generator(distiller.generator.network, cfg.sigma_init, record)
     generator.save(run.generator)

@@ -21,6 +21,7 @@ class Progress:
         self._total, self._begun_at = total, done
         self._start = self._last = time.monotonic()
         self._every = every
+        self._frechet: float | None = None
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -58,8 +59,9 @@ class Progress:
         numbers = f"{rate:.0f}/s"
         if "fake_loss" in row:
             numbers += f"  fake {row['fake_loss']:.1f}  generator {row['generator_loss']:.2f}"
-        if row.get("frechet") is not None:
-            numbers += f"  Fréchet {row['frechet']:.3f}"
+        self._frechet = row.get("frechet", self._frechet)
+        if self._frechet is not None:
+            numbers += f"  Fréchet {self._frechet:.3f}"
         if row.get("skipped"):
             numbers += f"  skipped {row['skipped']}"
         if self._bar is not None:

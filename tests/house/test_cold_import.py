@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import sidfast
 
 HEAVY = (
     "triton",
@@ -32,6 +35,11 @@ new = set(sys.modules) - before
 print([name for name in {heavy!r} if name in new])
 print(torch.cuda.is_initialized())
 """
+
+
+def test_version_is_the_packages() -> None:
+    project = Path(sidfast.__file__).parents[1] / "pyproject.toml"
+    assert f'version = "{sidfast.__version__}"' in project.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
