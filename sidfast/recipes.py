@@ -13,14 +13,20 @@ from sidfast.distillation.config import DistillConfig
 
 
 def digits(**settings: Any) -> DistillConfig:
-    """The demo: the packaged digits teacher, minutes on two CPU cores. Our own choice."""
+    """The demo: the packaged digits teacher, minutes on two CPU cores.
+
+    Our own choice, for speed: rates far above the paper's that fall to zero, the fake score's above
+    the generator's so that it keeps up.
+    """
     return DistillConfig(
         **{
-            "kimg": 100.0,
+            "kimg": 75.0,
             "batch": 128,
-            "lr": 1e-4,
-            "lr_decay": 0.3,
-            "ema_halflife_kimg": 5.0,
+            "lr": 1e-3,
+            "generator_lr": 4e-4,
+            "lr_decay": 0.8,
+            "evaluations": 12,
+            "eval_samples": 4000,
             **settings,
         }
     )

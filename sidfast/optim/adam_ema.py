@@ -67,9 +67,7 @@ class AdamEMA(torch.optim.Adam):
         self.skipped = torch.zeros((), dtype=torch.int64, device=params[0].device)
 
     @torch.no_grad()
-    def step(
-        self, closure: Callable[[], Any] | None = None, *, ema_beta: float = 0.0
-    ) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, *, ema_beta: float = 0.0) -> Any:
         """One update of the parameters from their `.grad`, then of the EMA.
 
         Args:
