@@ -20,13 +20,25 @@ _HOME = {
     "load_teacher": ("sidfast.teachers", "load"),
     "info": ("sidfast.environment", "info"),
 }
-_ROOMS = ("diffusion", "evaluate", "losses", "networks", "ops", "optim", "recipes", "teachers")
+_ROOMS = (
+    "data",
+    "diffusion",
+    "evaluate",
+    "losses",
+    "networks",
+    "ops",
+    "optim",
+    "recipes",
+    "steps",
+    "teachers",
+)
 
 __all__ = [
     "DistillConfig",
     "DistillResult",
     "Distiller",
     "__version__",
+    "data",
     "diffusion",
     "distill",
     "evaluate",
@@ -38,11 +50,23 @@ __all__ = [
     "ops",
     "optim",
     "recipes",
+    "steps",
     "teachers",
 ]
 
 if TYPE_CHECKING:
-    from sidfast import diffusion, evaluate, losses, networks, ops, optim, recipes, teachers
+    from sidfast import (
+        data,
+        diffusion,
+        evaluate,
+        losses,
+        networks,
+        ops,
+        optim,
+        recipes,
+        steps,
+        teachers,
+    )
     from sidfast.distillation import (
         DistillConfig,
         Distiller,

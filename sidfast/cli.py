@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from sidfast.distillation import DistillConfig, Generator
 
 
+DIGITS = ("digits", "digits-cond")
+SETTINGS = ("recipe", "config", "alpha", "batch", "kimg", "lr", "seed", "set")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 is success, 2 bad input, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except SidfastError as error:
+    except (SidfastError, OSError) as error:
         print(f"sidfast: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
@@ -104,12 +108,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _distill(arguments: argparse.Namespace) -> None:
+    if arguments.resume and any(getattr(arguments, name) for name in SETTINGS):
+        raise InputError(
+            expected="--resume without settings: a run goes on with its own",
+            got="settings",
+            fix="leave them out, or start a new run in another folder",
+        )
     cfg = None if arguments.resume else _resolve(arguments)
     if arguments.dry_run:
         print((cfg or sidfast.DistillConfig.read(arguments.out / "config.yaml")).to_yaml(), end="")
         return
     teacher = sidfast.load_teacher(arguments.teacher).to(_device(arguments.device))
-    is_digits = arguments.teacher.startswith("digits")
+    is_digits = arguments.teacher in DIGITS
     try:
         result = sidfast.distill(
             teacher,
@@ -131,7 +141,7 @@ def _resolve(arguments: argparse.Namespace) -> DistillConfig:
     """Recipe, then YAML file, then flags, then --set; the later wins."""
     from sidfast.recipes import RECIPES
 
-    name = arguments.recipe or ("digits" if arguments.teacher.startswith("digits") else None)
+    name = arguments.recipe or ("digits" if arguments.teacher in DIGITS else None)
     if name is not None and name not in RECIPES:
         raise InputError(
             expected=f"a recipe among {', '.join(RECIPES)}", got=repr(name), fix="name one of them"
@@ -183,7 +193,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     device = _device(arguments.device)
     generator = sidfast.load_generator(arguments.source, device=device)
     name = generator.record.get("teacher") or ""
-    if not name.startswith("digits"):
+    if name not in DIGITS:
         raise InputError(
             expected="a run distilled from the digits teachers, whose real images are at hand",
             got=f"teacher {name!r}",

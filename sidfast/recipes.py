@@ -35,7 +35,14 @@ def digits(**settings: Any) -> DistillConfig:
 def cifar10_uncond(**settings: Any) -> DistillConfig:
     """CIFAR-10, unconditional; the paper's FID is 1.923 (teacher 1.97)."""
     return DistillConfig(
-        **{"kimg": 500_000.0, "batch": 256, "dropout": 0.13, "augment": 0.12, **settings}
+        **{
+            "kimg": 500_000.0,
+            "batch": 256,
+            "batch_device": 16,
+            "dropout": 0.13,
+            "augment": 0.12,
+            **settings,
+        }
     )
 
 
@@ -50,6 +57,7 @@ def imagenet64(**settings: Any) -> DistillConfig:
         **{
             "kimg": 1_000_000.0,
             "batch": 8192,
+            "batch_device": 16,
             "lr": 4e-6,
             "eps": 1e-6,
             "ema_halflife_kimg": 2000.0,
@@ -65,6 +73,7 @@ def ffhq64(**settings: Any) -> DistillConfig:
         **{
             "kimg": 500_000.0,
             "batch": 512,
+            "batch_device": 32,
             "generator_beta1": 0.9,
             "eps": 1e-6,
             "dropout": 0.05,

@@ -6,8 +6,9 @@ two threads with a piece of the batch each do not.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import TypeVar
 
@@ -40,8 +41,10 @@ def side_by_side(
             return function(item)
 
     pool = _pool(lanes, threads // lanes)
+    futures = [pool.submit(work, item) for item in items]
     try:
-        return list(pool.map(work, items))
+        wait(futures)
+        return [future.result() for future in futures]
     finally:
         torch.set_num_threads(threads)
 
@@ -54,3 +57,7 @@ def _pool(lanes: int, threads: int) -> ThreadPoolExecutor:
         initializer=torch.set_num_threads,
         initargs=(threads,),
     )
+
+
+# Threads do not survive a fork: the child makes its own.
+os.register_at_fork(after_in_child=_pool.cache_clear)

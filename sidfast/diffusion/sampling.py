@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from sidfast.base.errors import InputError
 from sidfast.base.lanes import side_by_side
+from sidfast.base.precision import full_float32
 from sidfast.diffusion.denoiser import Denoiser
 from sidfast.diffusion.streams import Stream
 from sidfast.ops.random import integers, normal
@@ -50,7 +51,8 @@ def sample_images(
         z = normal((len(part), *shape), seed=seed, index=part, stream=Stream.SAMPLE_LATENT)
         return make(z, None if onehot is None else onehot[part]).clamp(-1, 1)
 
-    return torch.cat(side_by_side(draw, index.split(batch), index.device))
+    with full_float32(index.device):
+        return torch.cat(side_by_side(draw, index.split(batch), index.device))
 
 
 def device_of(net: object) -> torch.device:

@@ -31,13 +31,15 @@ def save_checkpoint(folder: Path, name: str, state: dict[str, Any], keep: int = 
     Raises:
         InputError: the disk refuses; the earlier checkpoints are untouched.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
     tree = _flatten(state, "", tensors)
-    target, temporary = folder / name, folder / f".{name}.partial"
+    target, temporary, replaced = (folder / n for n in (name, f".{name}.partial", f".{name}.old"))
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for leftover in folder.glob(".*"):
+            shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
         save_file(tensors, temporary / "state.safetensors")
         manifest = {
@@ -49,18 +51,18 @@ def save_checkpoint(folder: Path, name: str, state: dict[str, Any], keep: int = 
         for path in (*temporary.iterdir(), temporary):
             _flush(path)
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(replaced)
         temporary.rename(target)
         _flush(folder)
-    except OSError as error:
+        for old in (replaced, *checkpoints(folder)[:-keep]):
+            shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise InputError(
             expected=f"to write a checkpoint to {folder}",
             got=str(error),
             fix="free space or choose another folder; the earlier checkpoints are whole",
         ) from error
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
     return target
 
 

@@ -86,6 +86,11 @@ class DistillConfig(StepConfig):
         check_range("seed", self.seed, -(2**63), 2**63 - 1, "it is a 64-bit integer")
         check_range("evaluations", self.evaluations, 0, 10_000, "0 switches the curve off")
         check_range("eval_samples", self.eval_samples, 2, 10**7, "small samples flatter")
+        check_range("ema_rampup", self.ema_rampup or 0, 0, 1e9, "the paper uses 0.05")
+        if self.checkpoint_kimg is not None:
+            check_range(
+                "checkpoint_kimg", self.checkpoint_kimg, 1e-3, 1e9, "in thousands of images"
+            )
         check_range("log_every", self.log_every, 1, 10**9, "it counts iterations")
         if self.batch % per_round:
             raise InputError(
@@ -155,9 +160,10 @@ class DistillConfig(StepConfig):
 
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
             raise InputError(
-                expected=f"a YAML file at {path}", got=str(error), fix="check the path and text"
+                expected=f"a YAML file at {path}", got=reason, fix="check the path and text"
             ) from error
         if not isinstance(values, dict):
             raise InputError(
@@ -165,7 +171,7 @@ class DistillConfig(StepConfig):
                 got=type(values).__name__,
                 fix="compare it with the config.yaml of a run",
             )
-        return values
+        return {str(name): value for name, value in values.items()}
 
     def to_yaml(self) -> str:
         """Every setting of this run, as YAML."""

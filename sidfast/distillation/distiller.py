@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,15 @@ from torch import Tensor, nn
 from sidfast.base.errors import InputError
 from sidfast.base.lanes import lane_count
 from sidfast.base.memory import keep_freed_memory
+from sidfast.base.precision import full_float32
+from sidfast.diffusion import Denoiser
+from sidfast.diffusion.sampling import device_of
 from sidfast.distillation.config import DistillConfig
 from sidfast.distillation.generator import Generator
+from sidfast.networks import can_rebuild
 from sidfast.optim import AdamEMA, ema_beta
 from sidfast.steps import KeyedDraws, Networks, fake_score_update, generator_update
+from sidfast.steps.augment import LABEL_DIM
 from sidfast.teachers import check_teacher
 
 # Below this many images a convolution has too little work to fill a CPU core.
@@ -26,20 +31,26 @@ class Distiller:
 
     Args:
         teacher: a denoiser (see `sidfast.diffusion.Denoiser`); its device is the run's. It is
-            copied, never changed.
+            never changed, and must not be while the run lasts: its memory is shared.
         cfg: the run; None is `DistillConfig()`.
 
     Attributes:
         n_img: images seen by each of the two updates so far.
 
     Raises:
-        InputError: the teacher is no denoiser, holds NaN, or has another number of classes than
-            `cfg.class_probabilities`.
+        InputError: the teacher is no denoiser, holds NaN, has another number of classes than
+            `cfg.class_probabilities`, or takes no augmentation labels where `cfg.augment` is on.
     """
 
     def __init__(self, teacher: nn.Module, cfg: DistillConfig | None = None) -> None:
         self.cfg = cfg = cfg or DistillConfig()
         check_teacher(teacher)
+        if next(teacher.parameters(), None) is None:
+            raise InputError(
+                expected="a teacher with weights to start from",
+                got="a module without parameters",
+                fix="pass the network itself",
+            )
         shares = cfg.class_probabilities
         if shares is not None and len(shares) != teacher.label_dim:
             raise InputError(
@@ -47,6 +58,8 @@ class Distiller:
                 got=f"{len(shares)} values",
                 fix="leave it out for uniform classes",
             )
+        if cfg.augment:
+            _check_augmentation(teacher)
         self.networks = Networks.from_teacher(teacher, cfg.dropout)
         self._average = copy.deepcopy(self.networks.generator).eval().requires_grad_(False)
         self._fake_optimizer = AdamEMA(
@@ -64,13 +77,14 @@ class Distiller:
             ema=list(self._average.parameters()),
             nonfinite=cfg.nonfinite,
         )
-        device = next(teacher.parameters()).device
-        if device.type == "cpu":
+        self._device = device_of(teacher)
+        if self._device.type == "cpu":
             keep_freed_memory()
-        self._seed = torch.full((), cfg.seed, dtype=torch.int64, device=device)
-        lanes = lane_count(device, max(cfg.batch // LEAST_PER_LANE, 1))
-        images_per_round = cfg.batch_device or -(-cfg.batch // lanes)
-        self._offsets = torch.arange(cfg.batch, device=device).split(images_per_round)
+        self._seed = torch.full((), cfg.seed, dtype=torch.int64, device=self._device)
+        lanes = 1
+        if can_rebuild(teacher):  # other networks may hold state that two lanes must not share
+            lanes = lane_count(self._device, max(cfg.batch // LEAST_PER_LANE, 1))
+        self._images_per_round = cfg.batch_device or -(-cfg.batch // lanes)
         self.n_img = 0
 
     def step(self) -> dict[str, Tensor]:
@@ -81,6 +95,10 @@ class Distiller:
             `generator_loss` are means per sample, `skipped` counts the updates left out so far
             for a non-finite gradient.
         """
+        with full_float32(self._device):
+            return self._step()
+
+    def _step(self) -> dict[str, Tensor]:
         cfg = self.cfg
         factor = cfg.lr_factor(self.n_img)
         self._fake_optimizer.param_groups[0]["lr"] = cfg.lr * factor
@@ -109,7 +127,10 @@ class Distiller:
         }
 
     def _draws(self, update: str) -> list[KeyedDraws]:
-        return [KeyedDraws(update, self._seed, offsets + self.n_img) for offsets in self._offsets]
+        index = torch.arange(self.n_img, self.n_img + self.cfg.batch, device=self._device)
+        return [
+            KeyedDraws(update, self._seed, part) for part in index.split(self._images_per_round)
+        ]
 
     @property
     def generator(self) -> Generator:
@@ -124,6 +145,7 @@ class Distiller:
         """Everything that the next step depends on, except teacher and config."""
         return {
             "n_img": self.n_img,
+            "images_per_round": self._images_per_round,
             "fake": self.networks.fake.state_dict(),
             "generator": self.networks.generator.state_dict(),
             "average": self._average.state_dict(),
@@ -134,7 +156,11 @@ class Distiller:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken: the next step is the same to the bit."""
+        """Go on where `state_dict` was taken.
+
+        The next step is the same to the bit on a CPU with as many threads, for networks of
+        `sidfast.networks`.
+        """
         self.networks.fake.load_state_dict(state["fake"])
         self.networks.generator.load_state_dict(state["generator"])
         self._average.load_state_dict(state["average"])
@@ -143,3 +169,21 @@ class Distiller:
         self._fake_optimizer.skipped.copy_(state["fake_skipped"])
         self._generator_optimizer.skipped.copy_(state["generator_skipped"])
         self.n_img = int(state["n_img"])
+        self._images_per_round = int(state["images_per_round"])
+
+
+def _check_augmentation(teacher: nn.Module) -> None:
+    denoiser, device = cast(Denoiser, teacher), device_of(teacher)
+    side = denoiser.img_resolution
+    x = torch.zeros(1, denoiser.img_channels, side, side, device=device)
+    classes = torch.zeros(1, denoiser.label_dim, device=device) if denoiser.label_dim else None
+    labels = torch.zeros(1, LABEL_DIM, device=device)
+    try:
+        with torch.no_grad():
+            denoiser(x, torch.ones(1, device=device), classes, labels)
+    except Exception as error:
+        raise InputError(
+            expected=f"a teacher that takes {LABEL_DIM} augmentation labels, as augment asks",
+            got=" ".join(str(error).split()),
+            fix="set augment to 0",
+        ) from error

@@ -63,12 +63,16 @@ class Generator:
         save_network(self.network, path, {"sigma_init": self.sigma_init, "record": self.record})
 
 
-def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
+def load_generator(
+    path: str | Path, device: torch.device | str = "cpu", *, network: nn.Module | None = None
+) -> Generator:
     """Read a generator that a run wrote.
 
     Args:
         path: the file `generator.safetensors`, or the run's folder.
         device: where it shall live.
+        network: a module that gets the weights, for a generator whose teacher was not of
+            `sidfast.networks`.
 
     Raises:
         InputError: no such file, or not a whole generator file.
@@ -76,7 +80,7 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
     path = Path(path)
     if path.is_dir():
         path = path / "generator.safetensors"
-    network, extra = load_network(path)
+    network, extra = load_network(path, network)
     if "sigma_init" not in extra:
         raise InputError(
             expected=f"{path} to hold a generator",

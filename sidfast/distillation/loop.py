@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import signal
 import threading
 import time
@@ -75,6 +74,7 @@ def distill(
         KeyboardInterrupt: after the state was saved.
     """
     run = RunFolder(out)
+    quality = _quality_measure(references)
     if resume:
         recorded, state = run.resume()
         if cfg is not None and cfg != recorded:
@@ -92,11 +92,11 @@ def distill(
                 fix="load the same teacher again",
             )
         distiller.load_state_dict(state["distiller"])
+        run.forget_after(distiller.n_img)
     else:
         cfg = cfg or DistillConfig()
         distiller = Distiller(teacher, cfg)
         run.start(cfg)
-    quality = _quality_measure(references, cfg)
     total = cfg.iterations * cfg.batch
     points = evaluation_points(cfg)
 
@@ -116,7 +116,7 @@ def distill(
                 row["images_per_second"] = (n_img - first) / (time.monotonic() - began)
                 if look:
                     save_grid(distiller.sample(GRID_IMAGES), run.samples / f"{n_img:012d}.png")
-                    row |= quality(distiller)
+                    row |= quality(distiller.sample(cfg.eval_samples)) if quality else {}
                 run.write_row(row)
                 progress.show(n_img, row)
                 for callback in callbacks:
@@ -124,9 +124,8 @@ def distill(
             if stop.is_set():
                 save()
                 raise KeyboardInterrupt(f"stopped after {n_img} images; state saved in {run.path}")
-            if _due(cfg, n_img):
+            if n_img == total or _due(cfg, n_img):
                 save()
-    save()
     record = {
         "teacher": teacher_name,
         "n_img": distiller.n_img,
@@ -144,11 +143,10 @@ def evaluation_points(cfg: DistillConfig) -> frozenset[int]:
     """Image counts at which quality is measured: even in log images, first and last included."""
     if not cfg.evaluations:
         return frozenset()
-    last = cfg.iterations
-    steps = max(cfg.evaluations - 1, 1)
-    return frozenset(
-        cfg.batch * round(math.exp(math.log(last) * i / steps)) for i in range(steps + 1)
-    )
+    last, steps = cfg.iterations, cfg.evaluations - 1
+    if not steps:
+        return frozenset({cfg.batch * last})
+    return frozenset(cfg.batch * round(last ** (i / steps)) for i in range(steps + 1))
 
 
 def _due(cfg: DistillConfig, n_img: int) -> bool:
@@ -158,15 +156,13 @@ def _due(cfg: DistillConfig, n_img: int) -> bool:
     return n_img // step > (n_img - cfg.batch) // step
 
 
-def _quality_measure(
-    references: Tensor | None, cfg: DistillConfig
-) -> Callable[[Distiller], dict[str, float]]:
-    if references is None or not cfg.evaluations:
-        return lambda _: {}
+def _quality_measure(references: Tensor | None) -> Callable[[Tensor], dict[str, float]] | None:
+    if references is None:
+        return None
     from sidfast.evaluate.frechet import pixel_frechet, pixel_stats
 
     stats = pixel_stats(references)
-    return lambda d: {"frechet": pixel_frechet(d.sample(cfg.eval_samples), stats)}
+    return lambda images: {"frechet": pixel_frechet(images, stats)}
 
 
 @contextmanager

@@ -76,6 +76,9 @@ def plot_curve(
         axes: matplotlib axes.
         level: the teacher's distance, drawn as a line where known.
     """
+    if not n_img:
+        axes.set_axis_off()
+        return None
     axes.loglog(n_img, frechet, "o-", markersize=3, label="one-step generator")
     if fit := fit_power_law(n_img, frechet):
         line = 10 ** (fit.intercept + fit.slope * np.log10(np.asarray(n_img)))
@@ -96,8 +99,12 @@ def save_curves(rows: Sequence[dict], path: Path, level: float | None = None) ->
     plot_curve(quality, *quality_points(rows), level)
     for name in ("fake_loss", "generator_loss"):
         drawn = [(row["n_img"], row[name]) for row in rows if name in row]
-        if drawn:
-            losses.plot(*zip(*drawn, strict=True), linewidth=0.8, label=name.replace("_", " "))
+        losses.plot(
+            [x for x, _ in drawn],
+            [y for _, y in drawn],
+            linewidth=0.8,
+            label=name.replace("_", " "),
+        )
     losses.set_xscale("log")
     losses.set_yscale("symlog")
     losses.set(xlabel="images seen", ylabel="loss per sample")

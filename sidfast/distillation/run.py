@@ -47,7 +47,7 @@ class RunFolder:
             ) from error
 
     def resume(self) -> tuple[DistillConfig, dict[str, Any]]:
-        """Config and newest state of a run; rows of metrics written after it are cut off.
+        """Config and newest state of a run.
 
         Raises:
             InputError: there is nothing to continue, or it is damaged.
@@ -59,13 +59,15 @@ class RunFolder:
                 got="none",
                 fix="check the folder, or start the run anew without resume",
             )
-        state = load_checkpoint(found[-1])
-        rows = [row for row in self.read_metrics() if row["n_img"] <= state["distiller"]["n_img"]]
+        return DistillConfig.read(self.config), load_checkpoint(found[-1])
+
+    def forget_after(self, n_img: int) -> None:
+        """Cut off the rows of metrics that are newer than the state a run goes on from."""
+        rows = [row for row in self.read_metrics() if row["n_img"] <= n_img]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         partial = self.metrics.with_suffix(".partial")
         partial.write_text(text, encoding="utf-8")
         partial.replace(self.metrics)
-        return DistillConfig.read(self.config), state
 
     def save(self, n_img: int, state: dict[str, Any]) -> Path:
         """Write the checkpoint `checkpoints/<n_img>`."""

@@ -8,6 +8,7 @@ from sidfast.networks.edm import (
     VEPrecond,
     VPPrecond,
     build_network,
+    can_rebuild,
     iDDPMPrecond,
     network_config,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "VEPrecond",
     "VPPrecond",
     "build_network",
+    "can_rebuild",
     "iDDPMPrecond",
     "network_config",
 ]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sidfast.base.errors import InputError
-from sidfast.networks import build_network, network_config
+from sidfast.networks import build_network, can_rebuild, network_config
 
 METADATA_KEY = "sidfast"
 FORMAT = 1
@@ -27,8 +27,9 @@ FORMAT = 1
 def save_network(net: nn.Module, path: str | Path, extra: Mapping[str, Any] | None = None) -> None:
     """Write `net` and `extra` (JSON-able) to `path`, atomically.
 
-    The file appears under its name only when complete: it is written beside it, flushed to disk
-    and renamed. Raises `InputError` where the folder cannot be written to.
+    A network that is not of `sidfast.networks` is written without a way to rebuild it. The file
+    appears under its name only when complete: it is written beside it, flushed to disk and
+    renamed. Raises `InputError` where the folder cannot be written to.
     """
     from safetensors.torch import save
 
@@ -36,13 +37,19 @@ def save_network(net: nn.Module, path: str | Path, extra: Mapping[str, Any] | No
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()
     }
-    content = {"network": network_config(net), "extra": dict(extra or {})}
+    config = network_config(net) if can_rebuild(net) else None
+    content = {"network": config, "extra": dict(extra or {})}
     header = {"format": FORMAT, **content, "sha256": _checksum(tensors, content)}
     _write_atomically(path, save(tensors, metadata={METADATA_KEY: json.dumps(header)}))
 
 
-def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_network(
+    path: str | Path, into: nn.Module | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """Read a file of `save_network`: the network (on the CPU, eval mode) and `extra`.
+
+    A network that is not of `sidfast.networks` cannot be rebuilt from its file: `into` is one of
+    its architecture, which gets the weights.
 
     Raises `InputError` when the file is missing, truncated, altered, not ours, or holds NaN.
     """
@@ -69,7 +76,13 @@ def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     if _checksum(tensors, content) != stored:
         raise _damaged(path, "content that does not match its checksum")
 
-    net = build_network(content["network"])
+    if into is None and content["network"] is None:
+        raise InputError(
+            expected=f"a network to load the weights of {path} into",
+            got="none, and the file holds a network that sidfast cannot build",
+            fix="pass network=, a module of the same architecture",
+        )
+    net = into if into is not None else build_network(content["network"])
     _check_layout(path, tensors, net.state_dict())
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():

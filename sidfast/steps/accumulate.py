@@ -49,12 +49,19 @@ def accumulate(
 
 
 def _add(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
-    sums, terms = [], []
+    sums, terms, taken = [], [], set()
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        if parameter.grad is None:
-            parameter.grad = gradient
-        elif gradient is not None:
+        if gradient is None:
+            continue
+        if parameter.grad is not None:
             sums.append(parameter.grad)
             terms.append(gradient)
+            continue
+        # Autograd may hand out one tensor for two parameters, or another memory format, which
+        # fused optimizers would misread.
+        if gradient.stride() != parameter.stride() or gradient.data_ptr() in taken:
+            gradient = torch.empty_like(parameter).copy_(gradient)
+        taken.add(gradient.data_ptr())
+        parameter.grad = gradient
     if sums:
         torch._foreach_add_(sums, terms)

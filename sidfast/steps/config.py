@@ -43,6 +43,7 @@ class StepConfig:
     def __post_init__(self) -> None:
         check_range("alpha", self.alpha, -10, 10, "the paper uses 1.0 and 1.2")
         check_range("t_max", self.t_max, 1, 1000, "the paper uses 800")
+        check_range("p_mean", self.p_mean, -100, 100, "the paper uses -1.2")
         check_range("augment", self.augment, 0, 1, "it is a probability; 0 switches it off")
         for name in (
             "sigma_init",
@@ -63,10 +64,12 @@ class StepConfig:
                 fix="the defaults are 0.002 and 80",
             )
         shares = self.class_probabilities
-        if shares is not None and (min(shares) < 0 or abs(sum(shares) - 1) > 1e-6):
+        if shares is not None and not (
+            all(share >= 0 for share in shares) and abs(sum(shares) - 1) <= 1e-6
+        ):
             raise InputError(
                 expected="class_probabilities >= 0 that add up to 1",
-                got=f"{len(shares)} values, least {min(shares)}, sum {sum(shares)}",
+                got=f"{len(shares)} values, least {min(shares, default=0)}, sum {sum(shares)}",
                 fix="divide the class counts of the data by their sum",
             )
 

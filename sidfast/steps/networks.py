@@ -39,26 +39,28 @@ class Networks:
 
     @staticmethod
     def from_teacher(teacher: nn.Module, dropout: float | None = None) -> Networks:
-        """Fake score and generator start as copies of the teacher.
+        """Fake score and generator start as copies of the teacher; all three run in float32.
 
         Args:
             teacher: the denoiser; it is not changed.
             dropout: dropout probability of both copies in train mode; None keeps the teacher's.
         """
+        frozen = frozen_view(teacher)
         fake, generator = copy.deepcopy(teacher), copy.deepcopy(teacher)
+        for network in (frozen, fake, generator):
+            if getattr(network, "use_fp16", False):
+                network.use_fp16 = False  # type: ignore[assignment]
         for network in (fake, generator):
             network.train().requires_grad_(True)
             if dropout is not None:
                 set_dropout(network, dropout)
-        return Networks(
-            frozen_view(teacher), fake, frozen_view(fake), generator, frozen_view(generator)
-        )
+        return Networks(frozen, fake, frozen_view(fake), generator, frozen_view(generator))
 
 
 def set_dropout(network: nn.Module, probability: float) -> None:
     """Give every block that has a `dropout` probability this one."""
     for module in network.modules():
-        if isinstance(getattr(module, "dropout", None), float):
+        if type(getattr(module, "dropout", None)) in (int, float):
             module.dropout = probability  # type: ignore[assignment]
         elif isinstance(module, nn.Dropout):
             module.p = probability

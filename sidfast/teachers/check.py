@@ -42,6 +42,13 @@ def check_teacher(teacher: nn.Module) -> None:
 
 
 def _check_weights(module: nn.Module) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                expected="a teacher with float32 weights, from which the learning copies start",
+                got=f"{parameter.dtype} in {name}",
+                fix="call teacher.float() first",
+            )
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(
@@ -55,14 +62,16 @@ def _check_probe(denoiser: Denoiser, device: torch.device) -> None:
     x, sigma, labels = _probe(denoiser, device)
     try:
         with torch.no_grad():
-            output = denoiser(x, sigma, labels)
+            output = denoiser(x, sigma, labels, None, key=None)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(
             expected=f"a teacher that takes images {tuple(x.shape)}, sigma {tuple(sigma.shape)} "
-            f"and class labels {None if labels is None else tuple(labels.shape)}",
+            f"class labels {None if labels is None else tuple(labels.shape)}, augmentation "
+            "labels None and key=None",
             got=f"{type(error).__name__}: {reason}",
-            fix="check img_channels, img_resolution and label_dim against the network",
+            fix="check img_channels, img_resolution and label_dim; as_denoiser(net, 'x0', ...) "
+            "wraps a network that takes images and sigma only",
         ) from error
     if not isinstance(output, Tensor) or output.shape != x.shape:
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

@@ -83,6 +83,8 @@ def test_info_names_every_operator(capsys) -> None:
         (["distill", "digits", "--out", "x", "--recipe", "lsun"], "recipe among"),
         (["distill", "digits", "--out", "x", "--device", "cuda:77"], "device"),
         (["distill", "digits", "--out", "none", "--resume"], "with a checkpoint"),
+        (["distill", "digits", "--out", "none", "--resume", "--alpha", "1"], "its own"),
+        (["distill", "digits", "--out", "x", "--set", "augment=0.1"], "set augment to 0"),
         (["sample", "nowhere"], "nowhere"),
         (["evaluate", "nowhere"], "nowhere"),
     ],

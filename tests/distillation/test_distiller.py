@@ -8,6 +8,7 @@ import torch
 from sidfast import DistillConfig, Distiller
 from sidfast.base.errors import InputError
 from sidfast.steps import KeyedDraws
+from sidfast.steps.accumulate import accumulate
 
 
 def flat(network: torch.nn.Module) -> torch.Tensor:
@@ -103,6 +104,31 @@ def test_clamp_goes_on_as_the_authors_do(make_teacher) -> None:
     assert metrics["skipped"].item() == 0
     after = flat(distiller.networks.generator)
     assert torch.isfinite(after).all() and not torch.equal(after, before)
+
+
+def test_gradients_take_the_memory_format_of_their_parameters() -> None:
+    """Fused Adam reads gradient and parameter side by side, whatever their strides say."""
+    weight = torch.nn.Parameter(torch.randn(4, 3, 3, 3))
+    shared = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    x = torch.randn(2, 3, 6, 6).to(memory_format=torch.channels_last)
+
+    def loss_of(draws) -> torch.Tensor:
+        return torch.conv2d(x, weight).square().sum((1, 2, 3)) + (shared[0] + shared[1])
+
+    rounds = [KeyedDraws("FAKE", torch.tensor(0), torch.arange(2))] * 3
+    accumulate([weight, *shared], rounds, loss_of, 1.0)
+    expected = torch.autograd.grad(torch.conv2d(x, weight).square().sum(), weight)[0] * 3
+    assert weight.grad.stride() == weight.stride()
+    torch.testing.assert_close(weight.grad, expected)
+    assert [p.grad.tolist() for p in shared] == [[3, 3], [3, 3]]
+
+
+def test_dropout_can_be_switched_on_in_a_network_built_without(make_teacher) -> None:
+    distiller = Distiller(make_teacher(dropout=0), config(dropout=0.4))
+    values = {
+        module.dropout for module in distiller.networks.fake.modules() if hasattr(module, "dropout")
+    }
+    assert values == {0.4}
 
 
 def test_learning_rate_decays_only_when_asked() -> None:

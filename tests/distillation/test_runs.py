@@ -9,6 +9,8 @@ import threading
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from torch import nn
 
 import sidfast
 from sidfast import DistillConfig
@@ -16,6 +18,7 @@ from sidfast.base.errors import InputError
 from sidfast.distillation.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from sidfast.distillation.loop import evaluation_points
 from sidfast.distillation.pictures import fit_power_law, grid_array
+from sidfast.teachers import as_denoiser
 
 
 def config(**settings) -> DistillConfig:
@@ -157,12 +160,13 @@ def test_checkpoint_notices_damage_and_keeps_the_last(tmp_path) -> None:
         load_checkpoint(path)
 
 
-def test_failed_save_leaves_the_earlier_one(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("error", [OSError, SafetensorError])
+def test_failed_save_leaves_the_earlier_one(error, tmp_path, monkeypatch) -> None:
     state = {"w": torch.ones(3)}
     save_checkpoint(tmp_path, "1", state)
 
     def full(*_, **__) -> None:
-        raise OSError("No space left on device")
+        raise error("No space left on device")
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(InputError, match="No space left"):
@@ -180,6 +184,9 @@ def test_failed_save_leaves_the_earlier_one(tmp_path, monkeypatch) -> None:
         ({"t_max": 2000}, "t_max"),
         ({"lr": float("nan")}, "lr"),
         ({"kimg": 0}, "kimg"),
+        ({"checkpoint_kimg": 0}, "checkpoint_kimg"),
+        ({"p_mean": float("nan")}, "p_mean"),
+        ({"class_probabilities": []}, "add up to 1"),
         ({"sigma_min": 3, "sigma_max": 2}, "sigma_min < sigma_max"),
         ({"class_probabilities": [0.5, 0.4]}, "add up to 1"),
         ({"nonfinite": "ignore"}, "nonfinite"),
@@ -191,10 +198,67 @@ def test_bad_settings_are_one_clear_line(values: dict, words: str) -> None:
     assert "\n" not in str(error.value)
 
 
+class Plain(nn.Module):
+    """Somebody else's x0-prediction: images and sigma in, images out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 1, 3, padding=1)
+        nn.init.zeros_(self.convolution.weight)
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2) + 0.1 * self.convolution(x)
+
+
+def test_a_foreign_teacher_is_distilled_and_read_back(tmp_path) -> None:
+    torch.manual_seed(0)
+    teacher = as_denoiser(Plain(), "x0", img_channels=1, img_resolution=8, label_dim=0)
+    result = sidfast.distill(teacher, config(augment=0.0), out=tmp_path)
+    with pytest.raises(InputError, match="network="):
+        sidfast.load_generator(tmp_path)
+    empty = as_denoiser(Plain(), "x0", img_channels=1, img_resolution=8, label_dim=0)
+    again = sidfast.load_generator(tmp_path, network=empty)
+    assert torch.equal(again.sample(5), result.generator.sample(5))
+
+
+def test_unfit_teachers_are_refused_before_anything_is_made(make_teacher, tmp_path) -> None:
+    bare = Plain()
+    bare.img_channels, bare.img_resolution, bare.label_dim = 1, 8, 0
+    unfit = {
+        "as_denoiser": (bare, config(augment=0.0)),
+        "augmentation labels": (make_teacher(augment_dim=0), config()),
+        "float32": (make_teacher().half(), config()),
+        "3 classes": (make_teacher(3), config(class_probabilities=(0.5, 0.5))),
+    }
+    for words, (teacher, cfg) in unfit.items():
+        with pytest.raises(InputError, match=words):
+            sidfast.distill(teacher, cfg, out=tmp_path / "x")
+        assert not (tmp_path / "x").exists()
+
+
+def test_refused_resume_leaves_the_metrics(make_teacher, tmp_path) -> None:
+    sidfast.distill(make_teacher(), config(), out=tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"n_img": 999}\n')
+    before = (tmp_path / "metrics.jsonl").read_text()
+    other = make_teacher()
+    with torch.no_grad():
+        next(other.parameters()).add_(1e-3)
+    with pytest.raises(InputError, match="other weights"):
+        sidfast.distill(other, out=tmp_path, resume=True)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
 def test_config_survives_yaml(tmp_path) -> None:
     cfg = DistillConfig(lr=1e-5, class_probabilities=(0.25, 0.75), batch_device=64)
     (tmp_path / "c.yaml").write_text(cfg.to_yaml())
     assert DistillConfig.read(tmp_path / "c.yaml") == cfg
+    (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="YAML"):
+        DistillConfig.read(tmp_path / "bad.yaml")
+    (tmp_path / "number.yaml").write_text("5: 3")
+    with pytest.raises(InputError, match="'5'"):
+        DistillConfig.read(tmp_path / "number.yaml")
     (tmp_path / "d.yaml").write_text("lr: 1e-5\nbatch: '64'\n")
     assert DistillConfig.read(tmp_path / "d.yaml") == DistillConfig(lr=1e-5, batch=64)
 

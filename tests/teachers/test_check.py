@@ -18,7 +18,7 @@ class Identity(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(2))
 
-    def forward(self, x: Tensor, sigma: Tensor, class_labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, *_: object, key: object = None) -> Tensor:
         return x
 
 
@@ -56,22 +56,22 @@ def test_the_first_nan_weight_is_named() -> None:
 
 
 class WrongShape(Identity):
-    def forward(self, x: Tensor, sigma: Tensor, class_labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, *_: object, key: object = None) -> Tensor:
         return torch.cat([x, x], dim=1)
 
 
 class Tuple(Identity):
-    def forward(self, x: Tensor, sigma: Tensor, class_labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, *_: object, key: object = None) -> Tensor:
         return (x,)  # type: ignore[return-value]
 
 
 class Overflow(Identity):
-    def forward(self, x: Tensor, sigma: Tensor, class_labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, *_: object, key: object = None) -> Tensor:
         return x / 0
 
 
 class Noise(Identity):
-    def forward(self, x: Tensor, sigma: Tensor, class_labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, *_: object, key: object = None) -> Tensor:
         return torch.cos(37 * x)
 
 

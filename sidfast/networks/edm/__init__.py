@@ -1,6 +1,6 @@
 """EDM's networks (arXiv 2206.00364): DDPM++, NCSN++ and ADM under four preconditionings."""
 
-from sidfast.networks.edm.config import build_network, network_config
+from sidfast.networks.edm.config import build_network, can_rebuild, network_config
 from sidfast.networks.edm.dhariwal import DhariwalUNet
 from sidfast.networks.edm.precond import (
     EDMPrecond,
@@ -19,6 +19,7 @@ __all__ = [
     "VEPrecond",
     "VPPrecond",
     "build_network",
+    "can_rebuild",
     "iDDPMPrecond",
     "network_config",
 ]

@@ -23,6 +23,11 @@ PRECONDITIONERS: dict[str, type[Preconditioner]] = {
 }
 
 
+def can_rebuild(net: nn.Module) -> bool:
+    """Whether `network_config` and `build_network` know this network's class."""
+    return PRECONDITIONERS.get(type(net).__name__) is type(net)
+
+
 def network_config(net: nn.Module) -> dict[str, Any]:
     """Everything that rebuilds `net` but its weights: {"class": name, argument: value, ...}.
 
@@ -30,7 +35,7 @@ def network_config(net: nn.Module) -> dict[str, Any]:
     that is not one of this package's.
     """
     name = type(net).__name__
-    if not isinstance(net, Preconditioner) or PRECONDITIONERS.get(name) is not type(net):
+    if not isinstance(net, Preconditioner) or not can_rebuild(net):
         raise InputError(
             expected=f"one of {', '.join(PRECONDITIONERS)}",
             got=name,
