@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+GREY = 90
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -39,14 +41,18 @@ def fit_power_law(x: Sequence[float], y: Sequence[float]) -> Fit | None:
     return Fit(float(slope), float(intercept), 1 - residual / spread if spread else math.nan)
 
 
-def grid_array(images: Tensor, columns: int | None = None) -> np.ndarray:
-    """Tile images (N, C, H, W) in [-1, 1] into one (rows·H, columns·W[, 3]) uint8 array."""
+def grid_array(images: Tensor, columns: int | None = None, gap: int = 1) -> np.ndarray:
+    """Tile images (N, C, H, W) in [-1, 1] into one uint8 array (rows·(H+gap), columns·(W+gap)[, 3]).
+
+    A grey line of `gap` pixels stands right of and below each image.
+    """
     n, channels, height, width = images.shape
+    height, width = height + gap, width + gap
     columns = columns or math.isqrt(n - 1) + 1
     rows = -(-n // columns)
     pixels = ((images.detach().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    canvas = pixels.new_full((rows * columns, channels, height, width), 255)
-    canvas[:n] = pixels
+    canvas = pixels.new_full((rows * columns, channels, height, width), GREY)
+    canvas[:n, :, : height - gap, : width - gap] = pixels
     canvas = canvas.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
     array = canvas.reshape(rows * height, columns * width, channels).numpy()
     return array[..., 0] if channels == 1 else array[..., :3]

@@ -109,15 +109,16 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def table(self) -> Table:
-        """The table for a terminal, with the warnings as its caption."""
+        """The table for a terminal, a line for each measure; the warnings are its caption."""
         from rich.table import Table
 
         warnings = "\n".join(f"warning: {line}" for line in self.warnings)
         table = Table(caption=warnings or None, caption_style="bold red", caption_justify="left")
-        for number, column in enumerate(COLUMNS):
-            table.add_column(column, justify="right" if number else "left")
-        for cells in self._cells():
-            table.add_row(*cells)
+        rows = self._cells()
+        for number, name in enumerate(["", *(cells[0] for cells in rows)]):
+            table.add_column(name, justify="right" if number else "left")
+        for number, measure in enumerate(COLUMNS[1:], 1):
+            table.add_row(measure, *(cells[number] for cells in rows))
         return table
 
     def _cells(self) -> list[list[str]]:

@@ -17,7 +17,7 @@ from sidfast import DistillConfig
 from sidfast.base.errors import InputError
 from sidfast.distillation.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from sidfast.distillation.loop import evaluation_points
-from sidfast.distillation.pictures import fit_power_law, grid_array
+from sidfast.distillation.pictures import GREY, fit_power_law, grid_array
 from sidfast.teachers import as_denoiser
 
 
@@ -267,9 +267,13 @@ def test_power_law_fit_and_grid() -> None:
     x = [10.0, 100.0, 1000.0]
     fit = fit_power_law(x, [5 * v**-0.5 for v in x])
     assert fit.slope == pytest.approx(-0.5) and fit.r2 == pytest.approx(1.0)
-    grid = grid_array(torch.stack([torch.full((1, 2, 3), v) for v in (-1.0, 0.0, 1.0)]))
+    images = torch.stack([torch.full((1, 2, 3), v) for v in (-1.0, 0.0, 1.0)])
+    grid = grid_array(images, gap=0)
     assert grid.shape == (4, 6)
     assert grid[0, 0] == 0 and grid[0, 3] == 128 and grid[2, 0] == 255
+    spaced = grid_array(images)
+    assert spaced.shape == (6, 8)
+    assert spaced[0, 0] == 0 and spaced[0, 3] == spaced[2, 0] == GREY and spaced[3, 0] == 255
 
 
 def test_metrics_are_json_lines(make_teacher, tmp_path) -> None:
