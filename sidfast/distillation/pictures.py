@@ -42,7 +42,7 @@ def fit_power_law(x: Sequence[float], y: Sequence[float]) -> Fit | None:
 
 
 def grid_array(images: Tensor, columns: int | None = None, gap: int = 1) -> np.ndarray:
-    """Tile images (N, C, H, W) in [-1, 1] into one uint8 array (rows·(H+gap), columns·(W+gap)[, 3]).
+    """Tile images (N, C, H, W) in [-1, 1]: one uint8 array (rows·(H+gap), columns·(W+gap)[, 3]).
 
     A grey line of `gap` pixels stands right of and below each image.
     """
