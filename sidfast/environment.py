@@ -34,19 +34,22 @@ class Info:
         versions: package -> version, or "not installed".
         devices: one line per device.
         native: why the compiled CPU library cannot be used; empty if it can.
+        instruction_set: what that library runs with here, "" without it.
         backends: (device, operator) -> back end -> reasons why it cannot serve there.
     """
 
     versions: dict[str, str]
     devices: list[str]
     native: list[str]
+    instruction_set: str
     backends: dict[tuple[str, str], dict[str, list[str]]]
 
     def __str__(self) -> str:
         lines = ["versions"]
         lines += [f"  {name:13}{version}" for name, version in self.versions.items()]
         lines += ["devices", *(f"  {device}" for device in self.devices)]
-        lines += ["native CPU library", f"  {'; '.join(self.native) or 'loaded'}"]
+        state = "; ".join(self.native) or f"loaded, {self.instruction_set}"
+        lines += ["native CPU library", f"  {state}"]
         lines.append("operators (back ends in order of preference)")
         for (device, op), rows in self.backends.items():
             parts = [
@@ -77,4 +80,6 @@ def info() -> Info:
             )
     else:
         devices.append("cuda: none that torch can use")
-    return Info(versions, devices, native.reasons(), backends_report(kinds))
+    missing = native.reasons()
+    instruction_set = "" if missing else native.cpu_library().isa()
+    return Info(versions, devices, missing, instruction_set, backends_report(kinds))
