@@ -22,7 +22,6 @@ _PACKAGES = (
     "rich",
     "matplotlib",
     "scikit-learn",
-    "torchmetrics",
 )
 
 
