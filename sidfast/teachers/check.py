@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sidfast.base.errors import InputError
 from sidfast.diffusion import Denoiser
+from sidfast.diffusion.sampling import device_of
 
 LOW_SIGMA, MIDDLE_SIGMA = 0.02, 1.0
 # An x0-prediction differs from its input by a few percent at LOW_SIGMA; an epsilon- or velocity-
@@ -38,7 +39,7 @@ def check_teacher(teacher: nn.Module) -> None:
                 fix="wrap it with sidfast.teachers.as_denoiser, which sets it",
             )
     _check_weights(teacher)
-    _check_probe(cast(Denoiser, teacher), _device(teacher))
+    _check_probe(cast(Denoiser, teacher), device_of(teacher))
 
 
 def _check_weights(module: nn.Module) -> None:
@@ -104,7 +105,3 @@ def _probe(denoiser: Denoiser, device: torch.device) -> tuple[Tensor, Tensor, Te
     if denoiser.label_dim == 0:
         return x, sigma, None
     return x, sigma, torch.eye(denoiser.label_dim, device=device)[[0, -1]]
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next((p.device for p in module.parameters()), torch.device("cpu"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ import torch
 
 from sidfast.base.errors import InputError
 from sidfast.diffusion import edm_loss_weight, heun_sigmas, lognormal_sigma, uniform_t_sigma
+from sidfast.testing.goldens import golden
 
 
 def rho_curve(t: float) -> float:
@@ -22,10 +21,7 @@ def rho_curve(t: float) -> float:
 
 @pytest.fixture
 def sigma_grid() -> dict[str, np.ndarray]:
-    folder = os.environ.get("SIDFAST_GOLDENS")
-    if not folder:
-        pytest.skip("no goldens")
-    with np.load(Path(folder) / "sigma_grid.npz") as archive:
+    with golden("sigma_grid.npz") as archive:
         return dict(archive)
 
 
