@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/isa.h"
+#include "group_norm_silu/group_norm_silu.h"
 #include "random/random.h"
 #include "score_losses/score_losses.h"
 
@@ -17,18 +18,22 @@ namespace {
 struct Kernels {
   const RandomKernels* random;
   const ScoreLossKernels* score_losses;
+  const GroupNormKernels* group_norm;
 };
 
 Kernels kernels_of(Isa isa) {
   switch (isa) {
 #ifdef SIDFAST_X86
     case Isa::avx512:
-      return {&avx512::random_kernels, &avx512::score_loss_kernels};
+      return {&avx512::random_kernels, &avx512::score_loss_kernels,
+              &avx512::group_norm_kernels};
     case Isa::avx2:
-      return {&avx2::random_kernels, &avx2::score_loss_kernels};
+      return {&avx2::random_kernels, &avx2::score_loss_kernels,
+              &avx2::group_norm_kernels};
 #endif
     default:
-      return {&generic::random_kernels, &generic::score_loss_kernels};
+      return {&generic::random_kernels, &generic::score_loss_kernels,
+              &generic::group_norm_kernels};
   }
 }
 
@@ -163,6 +168,42 @@ void bind_score_losses(py::module_& m) {
   });
 }
 
+void bind_group_norm(py::module_& m) {
+  const auto arguments = [](const py::tuple& operands, double eps, bool silu) {
+    const auto at_operand = [&](size_t i) { return operands[i].cast<uintptr_t>(); };
+    return GroupNormArguments{at<const void>(at_operand(0)),  at<const float>(at_operand(1)),
+                              at<const float>(at_operand(2)), at<const float>(at_operand(3)),
+                              at<const float>(at_operand(4)), at<const float>(at_operand(5)),
+                              at<float>(at_operand(6)),       at<float>(at_operand(7)),
+                              eps,                            silu};
+  };
+  const auto shape_of = [](int64_t samples, int64_t channels, int64_t pixels, int64_t groups) {
+    require(samples >= 0 && channels >= 0 && pixels >= 0, "sizes must not be negative");
+    return GroupNormShape{samples, channels, pixels, groups};
+  };
+  // operands: x, weight, bias, offset, scale, shift, mean, rstd.
+  m.def("group_norm", [=](const py::tuple& operands, uintptr_t y, Dtype dtype, int64_t samples,
+                          int64_t channels, int64_t pixels, int64_t groups, double eps, bool silu,
+                          int threads) {
+    const auto given = arguments(operands, eps, silu);
+    const auto shape = shape_of(samples, channels, pixels, groups);
+    run([&] { return kernels.group_norm->forward(given, at<void>(y), dtype, shape, threads); });
+  });
+  // gradients: of y, x, weight, bias, offset, scale, shift.
+  m.def("group_norm_backward", [=](const py::tuple& operands, const py::tuple& gradients,
+                                   Dtype dtype, int64_t samples, int64_t channels, int64_t pixels,
+                                   int64_t groups, double eps, bool silu, int threads) {
+    const auto given = arguments(operands, eps, silu);
+    const auto shape = shape_of(samples, channels, pixels, groups);
+    const auto at_gradient = [&](size_t i) { return gradients[i].cast<uintptr_t>(); };
+    const GroupNormGradients made{at<const void>(at_gradient(0)), at<void>(at_gradient(1)),
+                                  at<float>(at_gradient(2)),      at<float>(at_gradient(3)),
+                                  at<float>(at_gradient(4)),      at<float>(at_gradient(5)),
+                                  at<float>(at_gradient(6))};
+    run([&] { return kernels.group_norm->backward(given, made, dtype, shape, threads); });
+  });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
@@ -181,4 +222,5 @@ PYBIND11_MODULE(_cpu, m) {
 #endif
   bind_random(m);
   bind_score_losses(m);
+  bind_group_norm(m);
 }
