@@ -59,7 +59,7 @@ def normal(
     check_dtype("dtype", dtype)
     _check_shape(shape, index)
     seed = seed_tensor(seed, index, stream)
-    return torch.ops.sidfast.normal.default(seed, index, shape, stream, dtype, backend)
+    return contract.ops.normal(seed, index, shape, stream, dtype, backend)
 
 
 def uniform(
@@ -79,7 +79,7 @@ def uniform(
     check_dtype("dtype", dtype, (torch.float32, torch.float64))
     _check_shape(shape, index)
     seed = seed_tensor(seed, index, stream)
-    return torch.ops.sidfast.uniform.default(seed, index, shape, stream, dtype, backend)
+    return contract.ops.uniform(seed, index, shape, stream, dtype, backend)
 
 
 def integers(
@@ -99,7 +99,7 @@ def integers(
         raise InputError(expected="1 <= high <= 2^32", got=high, fix="draw from a smaller range")
     _check_shape(shape, index)
     seed = seed_tensor(seed, index, stream)
-    return torch.ops.sidfast.integers.default(seed, index, shape, high, stream, backend)
+    return contract.ops.integers(seed, index, shape, high, stream, backend)
 
 
 def add_noise(
@@ -140,7 +140,7 @@ def add_noise(
     sigma = _constant("sigma", sigma, x)
     scale = None if scale is None else _constant("scale", scale, x)
     seed = seed_tensor(seed, index, stream)
-    return torch.ops.sidfast.add_noise.default(
+    return contract.ops.add_noise(
         x, sigma, scale, seed, index, stream, dtype, memory_format, backend
     )
 
@@ -176,7 +176,7 @@ def dropout(
     seed = seed_tensor(seed, index, stream)
     if p == 0:
         return x
-    return torch.ops.sidfast.dropout.default(x, p, seed, index, stream, backend)
+    return contract.ops.dropout(x, p, seed, index, stream, backend)
 
 
 def _check_shape(shape: Sequence[int], index: Tensor) -> None:

@@ -93,7 +93,7 @@ def sid_loss(
     if not math.isfinite(alpha):
         raise InputError(expected="a finite alpha", got=alpha, fix="the paper uses 1.0 and 1.2")
     _check_grad_scale(grad_scale)
-    loss, bad = torch.ops.sidfast.sid_loss.default(
+    loss, bad = contract.ops.sid_loss(
         images, teacher_x0, fake_x0, alpha, floor, grad_scale, backend
     )
     return (loss, bad) if return_bad else loss
@@ -151,7 +151,7 @@ def dsm_loss(
     _check_positive("sigma_data", sigma_data)
     sigma = per_sample("sigma", sigma.detach(), "images", images)
     _check_grad_scale(grad_scale)
-    loss, bad = torch.ops.sidfast.dsm_loss.default(
+    loss, bad = contract.ops.dsm_loss(
         images, denoised, sigma, sigma_data, grad_scale, backend
     )
     return (loss, bad) if return_bad else loss

@@ -18,6 +18,7 @@ A sample is bad if its loss or its weight is not finite: then its loss and gradi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ from sidfast.base.backends import Backend
 from sidfast.base.batch import spread
 from sidfast.base.contract import define_differentiable, define_opaque
 from sidfast.base.errors import InputError
+
+ops = SimpleNamespace()  # the room's operators by name, once registered
 
 
 def loss_dtype(*operands: Tensor) -> torch.dtype:
@@ -98,7 +101,7 @@ class _SidLoss(torch.autograd.Function):
         backend: str,
     ) -> tuple[Tensor, Tensor]:
         ctx.need = ctx.needs_input_grad[:3]
-        loss, bad, *grads = torch.ops.sidfast._sid_loss_grads.default(
+        loss, bad, *grads = ops._sid_loss_grads(
             images, teacher_x0, fake_x0, alpha, floor, grad_scale, ctx.need, backend
         )
         _save(ctx, bad, [g for g, need in zip(grads, ctx.need, strict=True) if need], grad_scale)
@@ -121,7 +124,7 @@ class _DsmLoss(torch.autograd.Function):
         grad_scale: float,
         backend: str,
     ) -> tuple[Tensor, Tensor]:
-        loss, bad, grad = torch.ops.sidfast._dsm_loss_grad.default(
+        loss, bad, grad = ops._dsm_loss_grad(
             images, denoised, sigma, sigma_data, grad_scale, backend
         )
         _save(ctx, bad, [grad], grad_scale)
@@ -168,43 +171,43 @@ def _sid_loss(
     if torch.is_grad_enabled() and any(operand.requires_grad for operand in operands):
         return _SidLoss.apply(*operands, *args)
     alpha, floor, _, backend = args
-    return torch.ops.sidfast._sid_loss.default(*operands, alpha, floor, backend)
+    return ops._sid_loss(*operands, alpha, floor, backend)
 
 
 def _dsm_loss(images: Tensor, denoised: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     if torch.is_grad_enabled() and denoised.requires_grad:
         return _DsmLoss.apply(images, denoised, *args)
     sigma, sigma_data, _, backend = args
-    return torch.ops.sidfast._dsm_loss.default(images, denoised, sigma, sigma_data, backend)
+    return ops._dsm_loss(images, denoised, sigma, sigma_data, backend)
 
 
 def register(backends: Sequence[Backend]) -> None:
     """Define the room's operators, served by `backends`."""
     operands = "Tensor images, Tensor teacher_x0, Tensor fake_x0, float alpha, float floor"
     values = "Tensor loss, Tensor bad"
-    define_opaque(
+    ops._sid_loss = define_opaque(
         f"_sid_loss({operands}, str backend) -> ({values})", backends=backends, fake=_sid_fake
     )
-    define_opaque(
+    ops._sid_loss_grads = define_opaque(
         f"_sid_loss_grads({operands}, float grad_scale, bool[] need, str backend)"
         f" -> ({values}, Tensor grad_images, Tensor grad_teacher, Tensor grad_fake)",
         backends=backends,
         fake=_sid_grads_fake,
     )
-    define_differentiable(
+    ops.sid_loss = define_differentiable(
         f"sid_loss({operands}, float grad_scale, str backend) -> ({values})", _sid_loss
     )
     operands = "Tensor images, Tensor denoised, Tensor sigma, float sigma_data"
-    define_opaque(
+    ops._dsm_loss = define_opaque(
         f"_dsm_loss({operands}, str backend) -> ({values})", backends=backends, fake=_dsm_fake
     )
-    define_opaque(
+    ops._dsm_loss_grad = define_opaque(
         f"_dsm_loss_grad({operands}, float grad_scale, str backend)"
         f" -> ({values}, Tensor grad_denoised)",
         backends=backends,
         fake=_dsm_grad_fake,
     )
-    define_differentiable(
+    ops.dsm_loss = define_differentiable(
         f"dsm_loss({operands}, float grad_scale, str backend) -> ({values})", _dsm_loss
     )
 
