@@ -1,7 +1,9 @@
 // Python module sidfast.base._cpu: raw pointers as integers, int64 sizes, a dtype, a thread count.
 // The callers (sidfast/ops/<room>/_native.py) own the tensors and check their shapes and strides.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <array>
 #include <stdexcept>
 #include <string>
 
@@ -168,40 +170,49 @@ void bind_score_losses(py::module_& m) {
   });
 }
 
+// operands: addresses of weight, bias, offset, scale and shift, 0 for none; shape: (B, C, H, W).
+GroupNormShape group_norm_shape(const py::sequence& shape, int64_t groups) {
+  const auto size = [&](int i) { return shape[i].cast<int64_t>(); };
+  return {size(0), size(1), size(2) * size(3), groups};
+}
+
+GroupNormArguments group_norm_arguments(uintptr_t x, const std::array<uintptr_t, 5>& operands,
+                                        uintptr_t statistics, const GroupNormShape& shape,
+                                        double eps, bool silu) {
+  float* const means = at<float>(statistics);
+  return {at<const void>(x),
+          at<const float>(operands[0]),
+          at<const float>(operands[1]),
+          at<const float>(operands[2]),
+          at<const float>(operands[3]),
+          at<const float>(operands[4]),
+          means,
+          means + shape.samples * shape.groups,
+          eps,
+          silu};
+}
+
 void bind_group_norm(py::module_& m) {
-  const auto arguments = [](const py::tuple& operands, double eps, bool silu) {
-    const auto at_operand = [&](size_t i) { return operands[i].cast<uintptr_t>(); };
-    return GroupNormArguments{at<const void>(at_operand(0)),  at<const float>(at_operand(1)),
-                              at<const float>(at_operand(2)), at<const float>(at_operand(3)),
-                              at<const float>(at_operand(4)), at<const float>(at_operand(5)),
-                              at<float>(at_operand(6)),       at<float>(at_operand(7)),
-                              eps,                            silu};
-  };
-  const auto shape_of = [](int64_t samples, int64_t channels, int64_t pixels, int64_t groups) {
-    require(samples >= 0 && channels >= 0 && pixels >= 0, "sizes must not be negative");
-    return GroupNormShape{samples, channels, pixels, groups};
-  };
-  // operands: x, weight, bias, offset, scale, shift, mean, rstd.
-  m.def("group_norm", [=](const py::tuple& operands, uintptr_t y, Dtype dtype, int64_t samples,
-                          int64_t channels, int64_t pixels, int64_t groups, double eps, bool silu,
-                          int threads) {
-    const auto given = arguments(operands, eps, silu);
-    const auto shape = shape_of(samples, channels, pixels, groups);
+  m.def("group_norm", [](uintptr_t x, const std::array<uintptr_t, 5>& operands,
+                         uintptr_t statistics, uintptr_t y, Dtype dtype, const py::sequence& size,
+                         int64_t groups, double eps, bool silu, int threads) {
+    const auto shape = group_norm_shape(size, groups);
+    const auto given = group_norm_arguments(x, operands, statistics, shape, eps, silu);
     run([&] { return kernels.group_norm->forward(given, at<void>(y), dtype, shape, threads); });
   });
-  // gradients: of y, x, weight, bias, offset, scale, shift.
-  m.def("group_norm_backward", [=](const py::tuple& operands, const py::tuple& gradients,
-                                   Dtype dtype, int64_t samples, int64_t channels, int64_t pixels,
-                                   int64_t groups, double eps, bool silu, int threads) {
-    const auto given = arguments(operands, eps, silu);
-    const auto shape = shape_of(samples, channels, pixels, groups);
-    const auto at_gradient = [&](size_t i) { return gradients[i].cast<uintptr_t>(); };
-    const GroupNormGradients made{at<const void>(at_gradient(0)), at<void>(at_gradient(1)),
-                                  at<float>(at_gradient(2)),      at<float>(at_gradient(3)),
-                                  at<float>(at_gradient(4)),      at<float>(at_gradient(5)),
-                                  at<float>(at_gradient(6))};
-    run([&] { return kernels.group_norm->backward(given, made, dtype, shape, threads); });
-  });
+  // gradients: addresses of those of x, weight, bias, offset, scale and shift.
+  m.def("group_norm_backward",
+        [](uintptr_t x, const std::array<uintptr_t, 5>& operands, uintptr_t statistics,
+           uintptr_t y_gradient, const std::array<uintptr_t, 6>& gradients, Dtype dtype,
+           const py::sequence& size, int64_t groups, double eps, bool silu, int threads) {
+          const auto shape = group_norm_shape(size, groups);
+          const auto given = group_norm_arguments(x, operands, statistics, shape, eps, silu);
+          const GroupNormGradients made{at<const void>(y_gradient), at<void>(gradients[0]),
+                                        at<float>(gradients[1]),    at<float>(gradients[2]),
+                                        at<float>(gradients[3]),    at<float>(gradients[4]),
+                                        at<float>(gradients[5])};
+          run([&] { return kernels.group_norm->backward(given, made, dtype, shape, threads); });
+        });
 }
 
 }  // namespace

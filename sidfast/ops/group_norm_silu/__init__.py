@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sidfast.base import native
 from sidfast.base.backends import AUTO, Backend
-from sidfast.base.checks import check_device, check_dtype
+from sidfast.base.checks import FLOATS, check_device, check_dtype
 from sidfast.base.errors import InputError
 from sidfast.ops.group_norm_silu import contract
 
@@ -55,28 +55,30 @@ def group_norm_silu(
         InputError: an argument of the wrong type, shape or device.
         BackendError: the back end asked for cannot serve the call.
     """
-    if x.dim() < 2 or num_groups < 1 or x.shape[1] % num_groups:
+    shape = x.shape
+    if len(shape) < 2 or num_groups < 1 or shape[1] % num_groups:
         raise InputError(
             expected=f"x (B, C, ...) with C divisible by num_groups = {num_groups}",
-            got=tuple(x.shape),
+            got=tuple(shape),
             fix="pass a divisor of the channel count",
         )
-    check_dtype("x", x.dtype)
-    channels = x.shape[1:2]
-    for name, parameter in (("weight", weight), ("bias", bias)):
-        _check(name, parameter, channels, x)
-    per_sample = [
-        _check(name, value, x.shape[:2], x)
-        for name, value in (("offset", offset), ("scale", scale), ("shift", shift))
-    ]
+    if x.dtype not in FLOATS:
+        check_dtype("x", x.dtype)
+    _check("weight", weight, shape[1:2], x)
+    _check("bias", bias, shape[1:2], x)
+    if offset is not None:
+        _check("offset", offset, shape[:2], x)
     if (scale is None) != (shift is None):
         raise InputError(
             expected="scale and shift together",
             got=f"only {'shift' if scale is None else 'scale'}",
             fix="pass zeros for the other",
         )
-    return torch.ops.sidfast.group_norm_silu.default(
-        x, num_groups, weight, bias, eps, *per_sample, silu, backend
+    if scale is not None and shift is not None:
+        _check("scale", scale, shape[:2], x)
+        _check("shift", shift, shape[:2], x)
+    return contract.ops.group_norm_silu(
+        x, num_groups, weight, bias, eps, offset, scale, shift, silu, backend
     )
 
 
@@ -87,14 +89,12 @@ def preferred_format(device: str) -> torch.memory_format:
     return torch.channels_last if fast else torch.contiguous_format
 
 
-def _check(name: str, value: Tensor | None, shape: torch.Size, x: Tensor) -> Tensor | None:
-    if value is None:
-        return None
+def _check(name: str, value: Tensor, shape: torch.Size, x: Tensor) -> None:
     if value.shape != shape:
         raise InputError(
             expected=f"{name} of shape {tuple(shape)}",
             got=tuple(value.shape),
             fix="give one value per channel" + (" and sample" if len(shape) == 2 else ""),
         )
-    check_device("x", x, name, value)
-    return value
+    if value.device != x.device:
+        check_device("x", x, name, value)

@@ -19,18 +19,18 @@ _STORAGE = (torch.float32, torch.bfloat16, torch.float16)
 
 def reasons(op: str, *args: Any) -> list[str]:
     """Why the native library cannot serve `op(*args)`; empty if it can."""
-    if op == "group_norm_silu_backward":
-        args = args[1:]
-    x, _, weight, bias, _, *per_sample = args[:8]
-    found = list(native.reasons())
-    if x.device.type != "cpu":
+    start = 1 if op == "group_norm_silu_backward" else 0
+    x = args[start]
+    found = native.reasons()
+    if not x.is_cpu:
         found.append("serves CPU tensors only")
     if x.dtype not in _STORAGE:
         found.append(f"does not compute in {x.dtype}")
-    if weight.dtype != torch.float32 or bias.dtype != torch.float32:
-        found.append("takes weight and bias in float32 only")
-    if any(each is not None and each.dtype != torch.float32 for each in per_sample):
-        found.append("takes offset, scale and shift in float32 only")
+    for position in (2, 3, 5, 6, 7):
+        parameter = args[start + position]
+        if parameter is not None and parameter.dtype != torch.float32:
+            found.append("takes weight, bias, offset, scale and shift in float32 only")
+            break
     if x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last):
         found.append("serves channels_last (B, C, H, W) only")
     return found
@@ -46,13 +46,22 @@ def group_norm_silu(
     scale: Tensor | None,
     shift: Tensor | None,
     silu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    y, mean, rstd = outputs(x, num_groups)
-    operands = _dense(x, weight, bias, offset, scale, shift, mean, rstd)
+) -> tuple[Tensor, Tensor]:
+    y, statistics = outputs(x, num_groups)
+    operands = [_contiguous(each) for each in (weight, bias, offset, scale, shift)]
     native.cpu_library().group_norm(
-        _pointers(operands), y.data_ptr(), *_sizes(x, num_groups), eps, silu, torch.get_num_threads()
+        x.data_ptr(),
+        [0 if each is None else each.data_ptr() for each in operands],
+        statistics.data_ptr(),
+        y.data_ptr(),
+        native.storage(x.dtype),
+        x.shape,
+        num_groups,
+        eps,
+        silu,
+        torch.get_num_threads(),
     )
-    return y, mean, rstd
+    return y, statistics
 
 
 def group_norm_silu_backward(
@@ -66,31 +75,28 @@ def group_norm_silu_backward(
     scale: Tensor | None,
     shift: Tensor | None,
     silu: bool,
-    mean: Tensor,
-    rstd: Tensor,
+    statistics: Tensor,
     need: Sequence[bool],
 ) -> tuple[Tensor, ...]:
     made = gradient_outputs(x, (weight, bias, offset, scale, shift), need)
-    operands = _dense(x, weight, bias, offset, scale, shift, mean, rstd)
+    operands = [_contiguous(each) for each in (weight, bias, offset, scale, shift)]
     grad = grad.to(x.dtype).contiguous(memory_format=torch.channels_last)
     native.cpu_library().group_norm_backward(
-        _pointers(operands),
-        _pointers((grad, *(each if each.numel() else None for each in made))),
-        *(*_sizes(x, num_groups), eps, silu, torch.get_num_threads()),
+        x.data_ptr(),
+        [0 if each is None else each.data_ptr() for each in operands],
+        statistics.data_ptr(),
+        grad.data_ptr(),
+        [each.data_ptr() for each in made],
+        native.storage(x.dtype),
+        x.shape,
+        num_groups,
+        eps,
+        silu,
+        torch.get_num_threads(),
     )
     return made
 
 
-def _sizes(x: Tensor, num_groups: int) -> tuple[Any, ...]:
-    """dtype, samples, channels, pixels and groups for the library."""
-    samples, channels, height, width = x.shape
-    return native.storage(x.dtype), samples, channels, height * width, num_groups
-
-
-def _dense(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:
-    """`x`, which is channels_last, and the others contiguous; they must outlive the call."""
-    return [x, *(None if each is None else each.contiguous() for each in others)]
-
-
-def _pointers(tensors: Sequence[Tensor | None]) -> tuple[int, ...]:
-    return tuple(0 if each is None else each.data_ptr() for each in tensors)
+def _contiguous(x: Tensor | None) -> Tensor | None:
+    """`x` as the library reads it; it must outlive the call."""
+    return None if x is None else x.contiguous()

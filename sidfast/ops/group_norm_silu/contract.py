@@ -5,19 +5,20 @@ The reference is a differentiable formula. Every other back end is a module with
 opaque operators, but for the last, `backend`:
 
     group_norm_silu(x, num_groups, weight, bias, eps, offset, scale, shift, silu)
-        -> (y, mean, rstd)
+        -> (y, statistics)
     group_norm_silu_backward(grad, x, num_groups, weight, bias, eps, offset, scale, shift, silu,
-                             mean, rstd, need)
+                             statistics, need)
         -> gradients of x, weight, bias, offset, scale, shift
 
 `x` is (B, C, ...) with any strides, `grad` likewise; `offset`, `scale` and `shift` are (B, C) or
-None, of any floating dtype. y and its gradient are like x, mean and rstd (B, num_groups) float32.
-`need` is six bools; a gradient that is not needed has size 0.
+None, of any floating dtype. y and its gradient are like x; `statistics` (2, B, num_groups) float32
+holds means and reciprocal deviations. `need` is six bools; a gradient that is not needed has size 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -26,21 +27,19 @@ from torch import Tensor
 from sidfast.base.backends import Backend, choose
 from sidfast.base.contract import define_differentiable, define_opaque
 from sidfast.base.errors import InputError
+from sidfast.ops.group_norm_silu import reference
 
 _OPERANDS = (
     "Tensor x, SymInt num_groups, Tensor weight, Tensor bias, float eps, Tensor? offset,"
     " Tensor? scale, Tensor? shift, bool silu"
 )
 
+ops = SimpleNamespace()  # the room's operators by name, once registered
 
-def outputs(x: Tensor, num_groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Empty y, mean and rstd."""
-    shape = (x.shape[0], num_groups)
-    return (
-        torch.empty_like(x),
-        x.new_empty(shape, dtype=torch.float32),
-        x.new_empty(shape, dtype=torch.float32),
-    )
+
+def outputs(x: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """Empty y and statistics."""
+    return torch.empty_like(x), x.new_empty((2, x.shape[0], num_groups), dtype=torch.float32)
 
 
 def gradient_outputs(
@@ -68,8 +67,7 @@ def _backward_fake(
     scale: Tensor | None,
     shift: Tensor | None,
     silu: bool,
-    mean: Tensor,
-    rstd: Tensor,
+    statistics: Tensor,
     need: Sequence[bool],
     backend: str,
 ) -> tuple[Tensor, ...]:
@@ -91,10 +89,10 @@ class _GroupNormSiLU(torch.autograd.Function):
         silu: bool,
         backend: str,
     ) -> Tensor:
-        y, mean, rstd = torch.ops.sidfast._group_norm_silu.default(
+        y, statistics = ops._group_norm_silu(
             x, num_groups, weight, bias, eps, offset, scale, shift, silu, backend
         )
-        ctx.save_for_backward(x, weight, bias, offset, scale, shift, mean, rstd)
+        ctx.save_for_backward(x, weight, bias, offset, scale, shift, statistics)
         ctx.constants = num_groups, eps, silu, backend
         return y
 
@@ -106,14 +104,12 @@ class _GroupNormSiLU(torch.autograd.Function):
                 got="backward with create_graph=True",
                 fix='leave create_graph out, or pass backend="reference"',
             )
-        x, weight, bias, offset, scale, shift, mean, rstd = ctx.saved_tensors
+        x, weight, bias, offset, scale, shift, statistics = ctx.saved_tensors
         num_groups, eps, silu, backend = ctx.constants
         wants = ctx.needs_input_grad
         need = (wants[0], wants[2], wants[3], wants[5], wants[6], wants[7])
-        made = torch.ops.sidfast._group_norm_silu_backward.default(
-            *(grad, x, num_groups, weight, bias, eps, offset, scale, shift, silu),
-            *(mean, rstd, need, backend),
-        )
+        operands = (x, num_groups, weight, bias, eps, offset, scale, shift, silu)
+        made = ops._group_norm_silu_backward(grad, *operands, statistics, need, backend)
         grads = [each if needed else None for each, needed in zip(made, need, strict=True)]
         return grads[0], None, grads[1], grads[2], None, *grads[3:], None, None
 
@@ -121,30 +117,30 @@ class _GroupNormSiLU(torch.autograd.Function):
 def register(backends: Sequence[Backend]) -> None:
     """Define the room's operators, served by `backends`."""
     opaque = [row for row in backends if row.name != "reference"]
-    define_opaque(
-        f"_group_norm_silu({_OPERANDS}, str backend) -> (Tensor y, Tensor mean, Tensor rstd)",
+    ops._group_norm_silu = define_opaque(
+        f"_group_norm_silu({_OPERANDS}, str backend) -> (Tensor y, Tensor statistics)",
         backends=opaque,
         fake=_fake,
     )
-    define_opaque(
-        f"_group_norm_silu_backward(Tensor grad, {_OPERANDS}, Tensor mean, Tensor rstd,"
-        " bool[] need, str backend) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias,"
+    ops._group_norm_silu_backward = define_opaque(
+        f"_group_norm_silu_backward(Tensor grad, {_OPERANDS}, Tensor statistics, bool[] need,"
+        " str backend) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias,"
         " Tensor grad_offset, Tensor grad_scale, Tensor grad_shift)",
         backends=opaque,
         fake=_backward_fake,
     )
 
-    def run(x: Tensor, *args: Any) -> Tensor:
-        *operands, backend = args
-        row = choose("group_norm_silu", backends, backend, x, *operands)
-        if row.name == "reference":
-            return row.run("group_norm_silu", x, *operands)
-        tensors = (x, *operands[1:3], *operands[4:7])
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-            return _GroupNormSiLU.apply(x, *operands, row.name)
-        return torch.ops.sidfast._group_norm_silu.default(x, *operands, row.name)[0]
+    def run(*args: Any) -> Tensor:
+        operands = args[:-1]
+        if choose("group_norm_silu", backends, args[-1], *operands).name == "reference":
+            return reference.group_norm_silu(*operands)
+        if torch.is_grad_enabled():
+            return _GroupNormSiLU.apply(*args)
+        return ops._group_norm_silu(*args)[0]
 
-    define_differentiable(f"group_norm_silu({_OPERANDS}, str backend) -> Tensor", run)
+    ops.group_norm_silu = define_differentiable(
+        f"group_norm_silu({_OPERANDS}, str backend) -> Tensor", run
+    )
 
 
 def plain_calls(device: str) -> dict[str, tuple[Any, ...]]:
