@@ -61,8 +61,9 @@ def define_opaque(
 
     def call(*args: Any) -> Any:
         if unobserved(args):
+            operands = args[:-1]
             try:
-                return run(*args)
+                return choose(function, backends, args[-1], operands)(*operands)
             except RuntimeError:
                 pass  # perhaps a tensor of torch.func, which only looks plain: see what torch says
         return overload(*args)
@@ -92,12 +93,12 @@ def define_differentiable(schema: str, kernel: Callable[..., Any]) -> Callable[.
 
 
 def unobserved(args: Sequence[Any]) -> bool:
-    """Whether plain eager execution is all that a call with `args` meets."""
+    """Whether plain eager execution is all that a call with `args`, a tensor first, meets."""
     return (
         not is_compiling()
         and not is_in_torch_dispatch_mode()
         and _PLAIN.issuperset(map(type, args))
-        and not has_torch_function(args)
+        and not has_torch_function(args[:1])
         and not is_tracing()
     )
 

@@ -12,13 +12,14 @@ from sidfast.base import native
 from sidfast.ops.random.contract import noise_like
 
 _OUTPUT_DTYPE = {"normal": 4, "uniform": 4, "add_noise": 6}  # position of dtype in the schema
+_TENSORS_WITHIN = {"normal": 2, "uniform": 2, "integers": 2, "add_noise": 5, "dropout": 4}
 _STORAGE = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def reasons(op: str, *args: Any) -> list[str]:
     """Why the native library cannot serve `op(*args)`; empty if it can."""
     found = native.reasons()
-    for arg in args:
+    for arg in args[: _TENSORS_WITHIN[op]]:
         if isinstance(arg, Tensor) and not arg.is_cpu:
             found.append("serves CPU tensors only")
             break
