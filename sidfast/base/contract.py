@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 from torch._ops import OpOverload
+from torch.compiler import is_compiling
+from torch.jit import is_tracing
 from torch.overrides import has_torch_function
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
@@ -48,8 +50,8 @@ def define_opaque(
     function = name.removeprefix("_")
 
     def run(*args: Any) -> Any:
-        *operands, backend = args
-        return choose(function, backends, backend, *operands).run(function, *operands)
+        operands = args[:-1]
+        return choose(function, backends, args[-1], operands)(*operands)
 
     tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
     _LIBRARY.define(schema, tags=tags)
@@ -59,8 +61,9 @@ def define_opaque(
 
     def call(*args: Any) -> Any:
         if unobserved(args):
+            operands = args[:-1]
             try:
-                return run(*args)
+                return choose(function, backends, args[-1], operands)(*operands)
             except RuntimeError:
                 pass  # perhaps a tensor of torch.func, which only looks plain: see what torch says
         return overload(*args)
@@ -84,19 +87,19 @@ def define_differentiable(schema: str, kernel: Callable[..., Any]) -> Callable[.
     overload = _overload(name)
 
     def call(*args: Any) -> Any:
-        return overload(*args) if torch.compiler.is_compiling() else kernel(*args)
+        return overload(*args) if is_compiling() else kernel(*args)
 
     return call
 
 
 def unobserved(args: Sequence[Any]) -> bool:
-    """Whether plain eager execution is all that a call with `args` meets."""
+    """Whether plain eager execution is all that a call with `args`, a tensor first, meets."""
     return (
-        not torch.compiler.is_compiling()
+        not is_compiling()
         and not is_in_torch_dispatch_mode()
         and _PLAIN.issuperset(map(type, args))
-        and not has_torch_function(args)
-        and not torch.jit.is_tracing()
+        and not has_torch_function(args[:1])
+        and not is_tracing()
     )
 
 

@@ -37,6 +37,8 @@ def noise_like(
     memory_format: torch.memory_format = torch.preserve_format,
 ) -> Tensor:
     """An empty output for `x`: with preserve_format a dense `x` hands on its own strides."""
+    if (dtype is None or dtype is x.dtype) and memory_format is torch.preserve_format:
+        return torch.empty_like(x)
     return torch.empty_like(x, dtype=dtype, memory_format=memory_format)
 
 
@@ -105,9 +107,9 @@ def _dropout(x: Tensor, *args: Any) -> Tensor:
 
 def register(backends: Sequence[Backend]) -> None:
     """Define the room's operators, served by `backends`."""
-    draw = "(Tensor seed, Tensor index, SymInt[] shape, SymInt stream, ScalarType dtype, str backend)"
+    draw = "Tensor seed, Tensor index, SymInt[] shape, SymInt stream, ScalarType dtype"
     for name in ("normal", "uniform"):
-        schema = f"{name}{draw} -> Tensor"
+        schema = f"{name}({draw}, str backend) -> Tensor"
         setattr(ops, name, define_opaque(schema, backends=backends, fake=_draw_fake))
     ops.integers = define_opaque(
         "integers(Tensor seed, Tensor index, SymInt[] shape, SymInt high, SymInt stream,"
