@@ -8,7 +8,7 @@
 #include <string>
 
 #include "base/isa.h"
-#include "group_norm_silu/group_norm_silu.h"
+#include "group_norm/group_norm.h"
 #include "random/random.h"
 #include "score_losses/score_losses.h"
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sidfast.base.errors import InputError
-from sidfast.ops.group_norm_silu import group_norm_silu, preferred_format
+from sidfast.ops.group_norm import group_norm_silu, preferred_format
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ opaque operators, but for the last, `backend`:
         -> gradients of x, weight, bias, offset, scale, shift
 
 `x` is (B, C, ...) with any strides, `grad` likewise; `offset`, `scale` and `shift` are (B, C) or
-None, of any floating dtype. y and its gradient are like x; `statistics` (2, B, num_groups) float32
-holds means and reciprocal deviations. `need` is six bools; a gradient that is not needed has size 0.
+None, of any floating dtype. y and the gradient of x are like x; `statistics` (2, B, num_groups)
+float32 holds means and reciprocal deviations. `need` is six bools; a gradient that is not needed
+has size 0.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from torch import Tensor
 from sidfast.base.backends import Backend, choose
 from sidfast.base.contract import define_differentiable, define_opaque
 from sidfast.base.errors import InputError
-from sidfast.ops.group_norm_silu import reference
+from sidfast.ops.group_norm import reference
 
 _OPERANDS = (
     "Tensor x, SymInt num_groups, Tensor weight, Tensor bias, float eps, Tensor? offset,"
@@ -132,7 +133,7 @@ def register(backends: Sequence[Backend]) -> None:
 
     def run(*args: Any) -> Tensor:
         operands = args[:-1]
-        if choose("group_norm_silu", backends, args[-1], *operands).name == "reference":
+        if choose("group_norm_silu", backends, args[-1], operands) is reference.group_norm_silu:
             return reference.group_norm_silu(*operands)
         if torch.is_grad_enabled():
             return _GroupNormSiLU.apply(*args)

@@ -1,4 +1,4 @@
-// Kernels of the room `group_norm_silu`: group normalisation with what U-Nets put around it.
+// Kernels of the room `group_norm`: group normalisation with what U-Nets put around it.
 #pragma once
 
 #include <cstdint>

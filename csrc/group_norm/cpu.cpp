@@ -1,4 +1,4 @@
-#include "group_norm_silu/group_norm_silu.h"
+#include "group_norm/group_norm.h"
 
 #include <cstdlib>
 #include <type_traits>

@@ -9,13 +9,13 @@ from sidfast.base import native
 from sidfast.base.backends import AUTO, Backend
 from sidfast.base.checks import FLOATS, check_device, check_dtype
 from sidfast.base.errors import InputError
-from sidfast.ops.group_norm_silu import contract
+from sidfast.ops.group_norm import contract
 
 __all__ = ["BACKENDS", "group_norm_silu", "preferred_format"]
 
 BACKENDS = (
-    Backend("native", "sidfast.ops.group_norm_silu._native"),
-    Backend("reference", "sidfast.ops.group_norm_silu.reference"),
+    Backend("native", "sidfast.ops.group_norm._native"),
+    Backend("reference", "sidfast.ops.group_norm.reference"),
 )
 contract.register(BACKENDS)
 
@@ -49,7 +49,7 @@ def group_norm_silu(
         backend: a name from `BACKENDS`, or "auto".
 
     Returns:
-        (B, C, *) in x's dtype and, where x is dense, its strides.
+        (B, C, *) in x's dtype; contiguous and channels_last x hand on their memory format.
 
     Raises:
         InputError: an argument of the wrong type, shape or device.

@@ -1,4 +1,4 @@
-"""Group normalisation and SiLU in C++ on a CPU, channels last: csrc/group_norm_silu/.
+"""Group normalisation and SiLU in C++ on a CPU, channels last: csrc/group_norm/.
 
 Contiguous images are left to PyTorch, whose own kernels are quick there.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sidfast.base import native
-from sidfast.ops.group_norm_silu.contract import gradient_outputs, outputs
+from sidfast.ops.group_norm.contract import gradient_outputs, outputs
 
 _STORAGE = (torch.float32, torch.bfloat16, torch.float16)
 
