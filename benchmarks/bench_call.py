@@ -51,7 +51,7 @@ def bench_call(race: Callable[..., None], threads: int, op: str, gradient: bool)
         error = (call(*operands) - call(*operands)).abs().max().item()
     mode = f"{CALLS} calls" + ", forward for a gradient" * gradient
     race(
-        Case(op, mode, SHAPE, torch.float32, "contiguous", threads, 0, 0, "auto"),
+        Case(op, mode, SHAPE, torch.float32, "any", threads, 0, 0, "auto"),
         repeated(call, operands),
         {"eager": repeated(lambda x, y, z: torch.add(x, y), operands)},
         error=error,

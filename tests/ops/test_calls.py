@@ -124,3 +124,9 @@ def test_autocast_changes_nothing(name: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         made = CALLS[name](batch())
     assert made.dtype == expected.dtype and torch.equal(made, expected)
+
+
+def test_the_default_device_does_not_move_results() -> None:
+    x = batch()
+    with torch.device("meta"):
+        assert all(call(x).device.type == "cpu" for call in CALLS.values())
