@@ -119,7 +119,7 @@ def add_noise(
     """scale_b (x + sigma_b eps) in one pass, where eps is what `normal` would draw.
 
     Computed in float32 (float64 for a float64 `x`). The gradient with respect to `x` is the
-    identity, times `scale`; `sigma` and `scale` have none.
+    identity, times `scale`; `sigma` and `scale` have none. Autocast changes nothing.
 
     Args:
         x: (B, ...) float32, bfloat16, float16 or float64, any strides.

@@ -154,7 +154,7 @@ def _images(x: Tensor) -> tuple[int, int, int]:
 
 
 def _dense(x: Tensor, otherwise: Callable[[Tensor], Tensor]) -> tuple[Tensor, bool]:
-    """`x`, or otherwise(x) where the library cannot walk it, and whether it is stored as N, HW, C."""
+    """`x`, or otherwise(x) if the library cannot walk it, and whether it is stored as N, HW, C."""
     if x.is_contiguous():
         return x, False
     if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):

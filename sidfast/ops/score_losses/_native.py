@@ -12,7 +12,9 @@ from sidfast.base import native
 from sidfast.ops.score_losses.contract import gradient_like
 
 _STORAGE = (torch.float32, torch.bfloat16, torch.float16)
-_LOSS, _BAD = torch.empty(0, dtype=torch.float32), torch.empty(0, dtype=torch.bool)
+# A new tensor costs less when it is like another one than when its type is spelt out.
+_LOSS = torch.empty(0, dtype=torch.float32, device="cpu")
+_BAD = torch.empty(0, dtype=torch.bool, device="cpu")
 _NOWHERE = _LOSS  # its address is 0
 _NO_GRADIENTS = (_NOWHERE, _NOWHERE, _NOWHERE)
 _OPERANDS = {"sid_loss": 3, "sid_loss_grads": 3, "dsm_loss": 2, "dsm_loss_grad": 2}
