@@ -82,10 +82,12 @@ def group_norm_silu(
     )
 
 
-@torch.compiler.assume_constant_result
 def preferred_format(device: str) -> torch.memory_format:
-    """The memory format of (B, C, H, W) tensors on a type of device in which this room is fast."""
-    fast = device == "cpu" and not native.reasons()
+    """The memory format of (B, C, H, W) tensors on a type of device in which this room is fast.
+
+    A compiler chooses layouts itself, and fuses the reference as well as we could.
+    """
+    fast = device == "cpu" and not torch.compiler.is_compiling() and not native.reasons()
     return torch.channels_last if fast else torch.contiguous_format
 
 
