@@ -56,6 +56,7 @@ SIDFAST_INLINE void interleave(F a, F b, F* first, F* second) {
 SIDFAST_INLINE F operator+(F a, F b) { return _mm256_add_ps(a.v, b.v); }
 SIDFAST_INLINE F operator-(F a, F b) { return _mm256_sub_ps(a.v, b.v); }
 SIDFAST_INLINE F operator*(F a, F b) { return _mm256_mul_ps(a.v, b.v); }
+SIDFAST_INLINE F operator/(F a, F b) { return _mm256_div_ps(a.v, b.v); }
 SIDFAST_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
 SIDFAST_INLINE F fms(F a, F b, F c) { return _mm256_fmsub_ps(a.v, b.v, c.v); }
 SIDFAST_INLINE F positive_part(F a) { return _mm256_max_ps(a.v, _mm256_setzero_ps()); }

@@ -82,6 +82,7 @@ SIDFAST_INLINE void interleave(F a, F b, F* first, F* second) {
 SIDFAST_INLINE F operator+(F a, F b) { return lanewise<F>([&](int i) { return a.v[i] + b.v[i]; }); }
 SIDFAST_INLINE F operator-(F a, F b) { return lanewise<F>([&](int i) { return a.v[i] - b.v[i]; }); }
 SIDFAST_INLINE F operator*(F a, F b) { return lanewise<F>([&](int i) { return a.v[i] * b.v[i]; }); }
+SIDFAST_INLINE F operator/(F a, F b) { return lanewise<F>([&](int i) { return a.v[i] / b.v[i]; }); }
 SIDFAST_INLINE F fma(F a, F b, F c) {
   return lanewise<F>([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); });
 }

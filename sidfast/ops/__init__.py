@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sidfast.ops import random, score_losses
+from sidfast.ops import adam_ema, random, score_losses
 from sidfast.ops.random import Key, add_noise, dropout, integers, normal, uniform
 from sidfast.ops.score_losses import dsm_loss, sid_loss
 
@@ -20,7 +20,7 @@ __all__ = [
     "uniform",
 ]
 
-_ROOMS = (random, score_losses)
+_ROOMS = (random, score_losses, adam_ema)
 
 
 def backends_report(
