@@ -8,8 +8,8 @@
 namespace sidfast::SIDFAST_ISA {
 namespace {
 
-constexpr int64_t kUnit = 8192;     // elements of the concatenated parameters
-constexpr int64_t kSerial = 32768;  // fewer elements a thread do not repay waking it
+constexpr int64_t kUnit = 8192;      // elements of the concatenated parameters
+constexpr int64_t kSerial = 131072;  // fewer elements a thread do not repay waking it
 
 // run(parameter, begin, count) for each piece of a unit of the concatenated parameters.
 template <class Run>

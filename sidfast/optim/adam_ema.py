@@ -134,8 +134,8 @@ class AdamEMA(torch.optim.Adam):
         """Make moments for parameters that get their first gradient, and the update over them."""
         known = self._operands
         if known is not None and first_moment == (known.exp_avgs is not None):
-            pairs = zip(grads, known.exp_avg_sqs, strict=True)
-            if not any(moment is None and grad is not None for grad, moment in pairs):
+            without = [i for i, moment in enumerate(known.exp_avg_sqs) if moment is None]
+            if all(grads[i] is None for i in without):
                 return
         for p, grad in zip(self._parameters, grads, strict=True):
             if grad is None and p not in self.state:

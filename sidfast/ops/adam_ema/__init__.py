@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from sidfast.base.backends import Backend, choose
+from sidfast.base.errors import InputError
 from sidfast.ops.adam_ema import contract
 from sidfast.ops.adam_ema.contract import Operands, Settings, Update
 
@@ -46,11 +48,46 @@ def adam_ema(operands: Operands, backend: str = "auto") -> Update:
             belong to them.
         BackendError: the back end asked for cannot serve the call.
     """
-    contract.check(operands)
-    run: Update = choose("adam_ema", BACKENDS, backend, operands).run("adam_ema", operands)
+    return _Update(operands, backend)
 
-    def update(grads: Sequence[Tensor | None], settings: Settings) -> None:
-        contract.check_step(operands, grads, settings)
-        run(grads, settings)
 
-    return update
+class _Update:
+    """Checks every step's arguments, quickly where they are like the last one's."""
+
+    def __init__(self, operands: Operands, backend: str) -> None:
+        self._operands, self._backend = operands, backend
+        # A module that moves exchanges the memory of its parameters.
+        self._movable = [*operands.params, *(operands.ema or ()), *(operands.copies or ())]
+        self._prepare()
+
+    def _prepare(self) -> None:
+        contract.check(self._operands)
+        row = choose("adam_ema", BACKENDS, self._backend, self._operands)
+        self._run: Update = row.run("adam_ema", self._operands)
+        self._addresses = list(map(Tensor.data_ptr, self._movable))
+        self._passed: list[tuple[object, ...] | None] = []
+
+    def __call__(self, grads: Sequence[Tensor | None], settings: Settings) -> None:
+        if self._operands.exp_avgs is None and settings.betas[0] != 0:
+            raise InputError(
+                expected="operands with exp_avgs where beta1 is not 0",
+                got=f"beta1={settings.betas[0]}",
+                fix="prepare the update with first moments",
+            )
+        if list(map(Tensor.data_ptr, self._movable)) != self._addresses:
+            self._prepare()
+        kinds = [None if g is None else (g.shape, g.dtype, g.stride()) for g in grads]
+        if kinds != self._passed:
+            contract.check_gradients(self._operands, grads)
+            grads = list(map(_restrided, grads, self._operands.params))
+            self._passed = [None if g is None else (g.shape, g.dtype, g.stride()) for g in grads]
+        self._run(grads, settings)
+        torch.autograd.graph.increment_version(self._movable)
+
+
+def _restrided(grad: Tensor | None, param: Tensor) -> Tensor | None:
+    if grad is None or grad.stride() == param.stride():
+        return grad
+    return torch.empty_strided(
+        param.shape, param.stride(), dtype=grad.dtype, device=grad.device
+    ).copy_(grad)

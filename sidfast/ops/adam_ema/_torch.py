@@ -10,15 +10,19 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from sidfast.ops.adam_ema.contract import Operands, Settings, Update
+from sidfast.ops.adam_ema.contract import Operands, Settings, Update, dense_alike
 
 _FUSED = ("cpu", "cuda", "mps", "xpu")
 
 
 def reasons(op: str, operands: Operands) -> list[str]:
     """Why torch's fused Adam cannot serve `op`; empty if it can."""
-    kinds = {param.device.type for param in operands.params} - set(_FUSED)
-    return [f"torch has no fused Adam for {kind} tensors" for kind in sorted(kinds)]
+    params = operands.params
+    kinds = {param.device.type for param in params} - set(_FUSED)
+    found = [f"torch has no fused Adam for {kind} tensors" for kind in sorted(kinds)]
+    if not dense_alike(params, operands.exp_avgs, operands.exp_avg_sqs):
+        found.append("needs dense parameters, and moments in their strides")
+    return found
 
 
 def adam_ema(operands: Operands) -> Update:
@@ -64,7 +68,8 @@ def _condition(grads: list[Tensor], clamp: bool, skipped: Tensor) -> Tensor:
         for grad in grads:
             torch.nan_to_num(grad, nan=0.0, posinf=1e5, neginf=-1e5, out=grad)
         return skipped.new_zeros((), dtype=torch.float32)
-    largest = torch.nn.utils.get_total_norm(grads, norm_type=float("inf"))
+    filled = [grad for grad in grads if grad.numel()]
+    largest = torch.nn.utils.get_total_norm(filled, norm_type=float("inf"))
     return (~torch.isfinite(largest)).to(torch.float32)
 
 

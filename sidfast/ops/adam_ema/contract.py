@@ -4,7 +4,8 @@ A back end is a module with `reasons(op, *args) -> list[str]` and
 
     adam_ema(operands) -> update
 
-where `update(grads, settings)` makes one step in place. It is no torch.library operator: torch
+where `update(grads, settings)` makes one step in place; gradients come with the strides of their
+parameters, and no tensor's memory has moved since the call. It is no torch.library operator: torch
 miscompiles operators that mutate, so it stays outside compiled graphs.
 """
 
@@ -95,36 +96,39 @@ def check(operands: Operands) -> None:
         )
 
 
-def check_step(operands: Operands, grads: Sequence[Tensor | None], settings: Settings) -> None:
-    """Raise InputError unless one step's arguments fit the operands."""
-    if len(grads) != len(operands.params):
+def check_gradients(operands: Operands, grads: Sequence[Tensor | None]) -> None:
+    """Raise InputError unless the gradients belong to the operands."""
+    params, moments = operands.params, operands.exp_avg_sqs
+    if len(grads) != len(params):
         raise InputError(
-            expected=f"a gradient or None for each of {len(operands.params)} parameters",
+            expected=f"a gradient or None for each of {len(params)} parameters",
             got=len(grads),
             fix="keep the parameters' order",
         )
-    if operands.exp_avgs is None and settings.betas[0] != 0:
-        raise InputError(
-            expected="exp_avgs where beta1 is not 0", got="None", fix="prepare with first moments"
-        )
-    for i, (grad, param) in enumerate(zip(grads, operands.params, strict=True)):
+    for i, (grad, param, moment) in enumerate(zip(grads, params, moments, strict=True)):
         if grad is None:
             continue
-        if grad.shape != param.shape or grad.dtype != param.dtype:
-            raise InputError(
-                expected=f"grads[{i}] of shape {tuple(param.shape)} and {param.dtype}",
-                got=f"{tuple(grad.shape)} and {grad.dtype}",
-                fix="pass the gradient of that parameter",
-            )
-        if operands.exp_avg_sqs[i] is None:
+        _check_entry(f"grads[{i}]", param, grad)
+        check_dtype(f"grads[{i}]", grad.dtype, (param.dtype,))
+        if moment is None:
             raise InputError(
                 expected=f"moments of parameter {i}, which has a gradient",
                 got="None",
-                fix="prepare with them",
+                fix="prepare the update with them",
             )
 
 
-def _check_entry(name: str, param: Tensor, each: Tensor, *, scalar: bool) -> None:
+def dense_alike(params: Sequence[Tensor], *columns: Sequence[Tensor | None] | None) -> bool:
+    """Whether memory holds parameters and columns without gaps and in one order of elements."""
+    return all(
+        each is None or each.stride() == torch.empty_like(param).stride()
+        for column in (params, *columns)
+        if column is not None
+        for param, each in zip(params, column, strict=True)
+    )
+
+
+def _check_entry(name: str, param: Tensor, each: Tensor, *, scalar: bool = False) -> None:
     shape = torch.Size() if scalar else param.shape
     if each.shape != shape or each.device != param.device:
         raise InputError(
