@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "adam_ema/adam_ema.h"
 #include "base/isa.h"
 #include "group_norm/group_norm.h"
 #include "random/random.h"
@@ -18,6 +19,7 @@ using namespace sidfast;
 namespace {
 
 struct Kernels {
+  const AdamEmaKernels* adam_ema;
   const RandomKernels* random;
   const ScoreLossKernels* score_losses;
   const GroupNormKernels* group_norm;
@@ -27,14 +29,14 @@ Kernels kernels_of(Isa isa) {
   switch (isa) {
 #ifdef SIDFAST_X86
     case Isa::avx512:
-      return {&avx512::random_kernels, &avx512::score_loss_kernels,
+      return {&avx512::adam_ema_kernels, &avx512::random_kernels, &avx512::score_loss_kernels,
               &avx512::group_norm_kernels};
     case Isa::avx2:
-      return {&avx2::random_kernels, &avx2::score_loss_kernels,
+      return {&avx2::adam_ema_kernels, &avx2::random_kernels, &avx2::score_loss_kernels,
               &avx2::group_norm_kernels};
 #endif
     default:
-      return {&generic::random_kernels, &generic::score_loss_kernels,
+      return {&generic::adam_ema_kernels, &generic::random_kernels, &generic::score_loss_kernels,
               &generic::group_norm_kernels};
   }
 }
@@ -97,6 +99,28 @@ NoiseKey noise_key(int64_t seed, uintptr_t index, int64_t stream) {
 RowShape row_shape(int64_t samples, int64_t size) {
   require(samples >= 0 && size >= 0, "sizes must not be negative");
   return {samples, size};
+}
+
+void bind_adam_ema(py::module_& m) {
+  m.def("adam_ema", [](int64_t count, uintptr_t ends, uintptr_t parameters, uintptr_t gradients,
+                       uintptr_t first_moments, uintptr_t second_moments, uintptr_t steps,
+                       uintptr_t averages, uintptr_t copies, Dtype copy_dtype, double lr,
+                       double beta1, double beta2, double eps, double weight_decay, bool decoupled,
+                       double average_beta, bool clamp, uintptr_t skipped, int threads) {
+    require(count >= 0, "sizes must not be negative");
+    const AdamTable table{count,
+                          at<const int64_t>(ends),
+                          at<float* const>(parameters),
+                          at<float* const>(gradients),
+                          at<float* const>(first_moments),
+                          at<float* const>(second_moments),
+                          at<float* const>(steps),
+                          at<float* const>(averages),
+                          at<void* const>(copies)};
+    const AdamSettings settings{lr,           beta1,     beta2, eps,       weight_decay,
+                                average_beta, decoupled, clamp, copy_dtype};
+    run([&] { return kernels.adam_ema->step(table, settings, at<int64_t>(skipped), threads); });
+  });
 }
 
 void bind_random(py::module_& m) {
@@ -231,6 +255,7 @@ PYBIND11_MODULE(_cpu, m) {
 #else
   m.attr("openmp") = false;
 #endif
+  bind_adam_ema(m);
   bind_random(m);
   bind_score_losses(m);
   bind_group_norm(m);

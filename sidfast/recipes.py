@@ -20,7 +20,7 @@ def digits(**settings: Any) -> DistillConfig:
     """
     return DistillConfig(
         **{
-            "kimg": 75.0,
+            "kimg": 100.0,
             "batch": 128,
             "lr": 1e-3,
             "generator_lr": 4e-4,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sidfast.ops import group_norm, random, score_losses
+from sidfast.ops import adam_ema, group_norm, random, score_losses
 from sidfast.ops.group_norm import group_norm_silu
 from sidfast.ops.random import Key, add_noise, dropout, integers, normal, uniform
 from sidfast.ops.score_losses import dsm_loss, sid_loss
@@ -22,7 +22,7 @@ __all__ = [
     "uniform",
 ]
 
-_ROOMS = (random, score_losses, group_norm)
+_ROOMS = (random, score_losses, group_norm, adam_ema)
 
 
 def backends_report(
