@@ -55,7 +55,7 @@ class Info:
                 f"{name}: no ({'; '.join(reasons)})" if reasons else f"{name}: yes"
                 for name, reasons in rows.items()
             ]
-            lines.append(f"  {op:11} on {device:5} {', '.join(parts)}")
+            lines.append(f"  {op:16} on {device:5} {', '.join(parts)}")
         return "\n".join(lines)
 
 
