@@ -1,4 +1,4 @@
-"""AdamEMA against torch's Adam and the plain average, and its skip flag."""
+"""AdamEMA against torch's Adam and the plain average, its skip flag and its state dict."""
 
 from __future__ import annotations
 
@@ -41,17 +41,128 @@ def test_matches_adam_and_the_plain_average(betas) -> None:
     assert optimizer.skipped.item() == 0
 
 
-def test_state_dict_is_adams_both_ways() -> None:
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_weight_decay_is_adams_and_adamws(decoupled: bool) -> None:
     ours, theirs = parameters(), parameters()
-    optimizer, reference = AdamEMA(ours, 1e-2), torch.optim.Adam(theirs, 1e-2, fused=True)
+    optimizer = AdamEMA(ours, 1e-2, weight_decay=0.1, decoupled_weight_decay=decoupled)
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    reference = kind(theirs, 1e-2, weight_decay=0.1)
+    for i in range(4):
+        set_gradients(ours, i), set_gradients(theirs, i)
+        optimizer.step(), reference.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.999), (0.9, 0.99)])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+@pytest.mark.parametrize("fused", [False, True])
+def test_state_dict_is_adams_both_ways(kind, betas, fused: bool) -> None:
+    """Whoever goes on, the next two steps are the same."""
+
+    def make(ours: bool) -> torch.optim.Optimizer:
+        params = parameters()
+        if ours:
+            decoupled = kind is torch.optim.AdamW
+            return AdamEMA(params, 1e-2, betas, 1e-8, 0.1, decoupled_weight_decay=decoupled)
+        return kind(params, 1e-2, betas, 1e-8, 0.1, fused=fused)
+
+    def steps(optimizer: torch.optim.Optimizer, start: int) -> list[torch.Tensor]:
+        params = optimizer.param_groups[0]["params"]
+        for i in range(start, start + 2):
+            set_gradients(params, i)
+            params[0].grad = None
+            optimizer.step()
+        return params
+
+    ended = []
+    for first in (True, False):
+        for second in (True, False):
+            one, two = make(first), make(second)
+            done = steps(one, 0)
+            state = one.state_dict()
+            for each in state["state"].values():
+                assert list(each) == ["step", "exp_avg", "exp_avg_sq"]
+            two.load_state_dict(copy.deepcopy(state))
+            with torch.no_grad():
+                for p, q in zip(two.param_groups[0]["params"], done, strict=True):
+                    p.copy_(q)
+            ended.append(steps(two, 2))
+    for params in ended[1:]:
+        for p, q in zip(params, ended[0], strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.999), (0.9, 0.99)])
+def test_resumes_to_the_bit_from_a_contiguous_copy(betas) -> None:
+    """A checkpoint stores tensors contiguously, whatever the parameters' memory format."""
+
+    def last(params: list[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
+        image = torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(9))
+        return [*params, torch.nn.Parameter(image.contiguous(memory_format=torch.channels_last))]
+
+    whole, cut = last(parameters()), last(parameters())
+    unbroken, before = AdamEMA(whole, 1e-2, betas), AdamEMA(cut, 1e-2, betas)
+    for i in range(2):
+        set_gradients(whole, i), set_gradients(cut, i)
+        unbroken.step(), before.step()
+    state = before.state_dict()
+    for each in state["state"].values():
+        each.update({name: value.clone().contiguous() for name, value in each.items()})
+    after = AdamEMA(cut, 1e-3, (0.5, 0.5))
+    after.load_state_dict(state)
+    for i in range(2, 4):
+        set_gradients(whole, i), set_gradients(cut, i)
+        unbroken.step(), after.step()
+    assert all(map(torch.equal, cut, whole))
+
+
+def test_without_beta1_no_first_moment_is_kept() -> None:
+    params = parameters()
+    optimizer = AdamEMA(params, 1e-2, (0.0, 0.99))
+    set_gradients(params, 0)
+    optimizer.step()
+    assert all(set(state) == {"step", "exp_avg_sq"} for state in optimizer.state.values())
+    optimizer.param_groups[0]["betas"] = (0.9, 0.99)
+    optimizer.step()
+    assert all("exp_avg" in state for state in optimizer.state.values())
+
+
+def test_copies_follow_the_parameters() -> None:
+    params = parameters()
+    copies = [torch.zeros_like(p, dtype=torch.bfloat16, requires_grad=False) for p in params]
+    optimizer = AdamEMA(params, 1e-2, copies=copies)
+    set_gradients(params, 0)
+    optimizer.step()
+    for copied, p in zip(copies, params, strict=True):
+        assert torch.equal(copied, p.detach().to(torch.bfloat16))
+
+
+def test_a_parameter_without_gradient_is_averaged_only() -> None:
+    params = parameters()
+    before = params[1].detach().clone()
+    average = [torch.zeros_like(p) for p in params]
+    optimizer = AdamEMA(params, 1e-2, ema=average)
+    set_gradients(params, 0)
+    params[1].grad = None
+    optimizer.step(ema_beta=0.5)
+    assert torch.equal(params[1], before) and params[1] not in optimizer.state
+    torch.testing.assert_close(average[1], before / 2)
+    set_gradients(params, 1)
+    optimizer.step(ema_beta=0.5)
+    assert optimizer.state[params[1]]["step"] == 1 and optimizer.state[params[0]]["step"] == 2
+
+
+def test_grad_scaler_unscales_before_the_step() -> None:
+    ours, theirs = parameters(), parameters()
+    optimizer, plain = AdamEMA(ours, 1e-2, eps=1.0), AdamEMA(theirs, 1e-2, eps=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(torch.zeros(()))
     set_gradients(ours, 0), set_gradients(theirs, 0)
-    optimizer.step(), reference.step()
-    one, two = AdamEMA(parameters(), 1e-2), torch.optim.Adam(parameters(), 1e-2, fused=True)
-    one.load_state_dict(copy.deepcopy(reference.state_dict()))
-    two.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    for state in (one.state_dict(), two.state_dict()):
-        assert set(state["state"]) == set(range(4))
-        assert set(state["state"][0]) == {"step", "exp_avg", "exp_avg_sq"}
+    for p in ours:
+        p.grad *= 1024
+    scaler.step(optimizer), plain.step()
+    assert all(map(torch.equal, ours, theirs))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -103,6 +214,11 @@ def test_bad_arguments() -> None:
         AdamEMA(parameters(), nonfinite="ignore")
     with pytest.raises(InputError, match="same shape"):
         AdamEMA(parameters(), ema=[torch.zeros(2)])
+    with pytest.raises(InputError, match="one group"):
+        AdamEMA([{"params": parameters()}])
+    demanding = torch.optim.Adam(parameters(), amsgrad=True)
+    with pytest.raises(InputError, match="amsgrad"):
+        AdamEMA(parameters()).load_state_dict(demanding.state_dict())
 
 
 def test_ema_beta_follows_the_method() -> None:
