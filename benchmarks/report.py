@@ -21,6 +21,7 @@ COLUMNS = (
     "spread, ms",
     "x eager",
     "x compile",
+    "x library",
     "share of copy",
     "share of clone",
     "GB/s",
@@ -32,9 +33,10 @@ Each row was checked against the float64 definition before it was timed, and tim
 rivals, round by round, an untimed call before each timed one; times are medians, the spread is the
 interquartile range. Freed memory was kept by the process (glibc's mallopt) for all alike.
 `x eager` and `x compile`: time of the same mathematics in eager torch and under torch.compile over
-ours. `share of copy`: time that torch takes to copy as many bytes as the operator must read and
-write, between buffers that exist, over ours; `share of clone`: the same into fresh buffers, as an
-operator must that returns a result. GB/s and GFLOP/s count what the mathematics needs. `error`:
+ours; `x library`: with the fused functions that torch has for it. `share of copy`: time that torch
+takes to copy as many bytes as the operator must read and write, between buffers that exist, over
+ours; `share of clone`: the same into fresh buffers, as an operator must that returns a result.
+GB/s and GFLOP/s count what the mathematics needs. `error`:
 largest deviation from float64 over the largest exact magnitude.
 """
 
@@ -63,7 +65,7 @@ def cells(row: dict[str, Any], stats: dict[str, float]) -> list[str]:
         str(row["threads"]),
         f"{median * 1e3:.3f}",
         f"{stats['iqr'] * 1e3:.3f}",
-        *(over(name, ".2f") for name in ("eager", "compile")),
+        *(over(name, ".2f") for name in ("eager", "compile", "library")),
         *(over(name, ".0%") for name in ("copy", "clone")),
         rate(row["bytes"]),
         rate(row["flops"]),
