@@ -32,11 +32,11 @@ LEGEND = """
 Each row was checked against the float64 definition before it was timed, and timed in turn with its
 rivals, round by round, an untimed call before each timed one; times are medians, the spread is the
 interquartile range. Freed memory was kept by the process (glibc's mallopt) for all alike.
+`x library`: time that torch's fused functions take for the same, over ours.
 `x eager` and `x compile`: time of the same mathematics in eager torch and under torch.compile over
-ours; `x library`: with the fused functions that torch has for it. `share of copy`: time that torch
-takes to copy as many bytes as the operator must read and write, between buffers that exist, over
-ours; `share of clone`: the same into fresh buffers, as an operator must that returns a result.
-GB/s and GFLOP/s count what the mathematics needs. `error`:
+ours. `share of copy`: time that torch takes to copy as many bytes as the operator must read and
+write, between buffers that exist, over ours; `share of clone`: the same into fresh buffers, as an
+operator must that returns a result. GB/s and GFLOP/s count what the mathematics needs. `error`:
 largest deviation from float64 over the largest exact magnitude.
 """
 
