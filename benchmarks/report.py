@@ -21,6 +21,7 @@ COLUMNS = (
     "spread, ms",
     "x eager",
     "x compile",
+    "x library",
     "share of copy",
     "share of clone",
     "GB/s",
@@ -31,6 +32,7 @@ LEGEND = """
 Each row was checked against the float64 definition before it was timed, and timed in turn with its
 rivals, round by round, an untimed call before each timed one; times are medians, the spread is the
 interquartile range. Freed memory was kept by the process (glibc's mallopt) for all alike.
+`x library`: time that torch's fused functions take for the same, over ours.
 `x eager` and `x compile`: time of the same mathematics in eager torch and under torch.compile over
 ours. `share of copy`: time that torch takes to copy as many bytes as the operator must read and
 write, between buffers that exist, over ours; `share of clone`: the same into fresh buffers, as an
@@ -64,7 +66,7 @@ def cells(row: dict[str, Any], stats: dict[str, float]) -> list[str]:
         str(row["threads"]),
         f"{median * 1e3:.3f}",
         f"{stats['iqr'] * 1e3:.3f}",
-        *(over(name, ".2f") for name in ("eager", "compile")),
+        *(over(name, ".2f") for name in ("eager", "compile", "library")),
         *(over(name, ".0%") for name in ("copy", "clone")),
         rate(row["bytes"]),
         rate(row["flops"]),

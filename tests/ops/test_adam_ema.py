@@ -45,6 +45,7 @@ def operands(
     copies: torch.dtype | None = None,
 ) -> Operands:
     params = tensors(0, device, dtype)
+    params[6].zero_()  # where the update alone is seen
     return Operands(
         params,
         [torch.zeros_like(p) for p in params] if settings.betas[0] else None,

@@ -58,5 +58,6 @@ def _adam(
         grad = grad + settings.weight_decay * param
     direction = grad if exp_avg is None else exp_avg.lerp_(grad, 1 - beta1)
     exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    variance = exp_avg_sq / (1 - beta2**step)
-    param.sub_(lr / (1 - beta1**step) * direction / (variance.sqrt() + settings.eps))
+    count = step.double()  # 1 - beta^count cancels in float32
+    variance = exp_avg_sq / (1 - beta2**count)
+    param.sub_(lr / (1 - beta1**count) * direction / (variance.sqrt() + settings.eps))
