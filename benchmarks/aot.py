@@ -66,14 +66,18 @@ def random_calls() -> Iterator[Call]:
             yield "uniform", f"{shape} {name(dtype)}", (seed, key, shape, 1, dtype)
         yield "integers", f"{shape}", (seed, key, shape, 1000, 1)
     formats = list(itertools.product((PLANAR, LAST), repeat=2))
-    for shape, (stored, out) in itertools.product((batch, (64, 3, 17, 5), (64, 16, 128, 128)), formats):
+    for shape, (stored, out) in itertools.product(
+        (batch, (64, 3, 17, 5), (64, 16, 128, 128)), formats
+    ):
         for dtype, out_dtype in ((F32, F32), (BF16, BF16), (F32, BF16)):
             x = on_meta(*shape, dtype=dtype, stored=stored)
             for scale in (None, sigma):
                 label = f"{shape} {name(dtype)} {name(stored)} to {name(out_dtype)} {name(out)}"
                 label += "" if scale is None else ", scaled"
                 yield "add_noise", label, (x, sigma, scale, seed, key, 1, out_dtype, out)
-    for shape, stored, dtype in itertools.product((batch, (64, 3, 17, 5)), (PLANAR, LAST), (F32, BF16)):
+    for shape, stored, dtype in itertools.product(
+        (batch, (64, 3, 17, 5)), (PLANAR, LAST), (F32, BF16)
+    ):
         x = on_meta(*shape, dtype=dtype, stored=stored)
         yield "dropout", f"{shape} {name(dtype)} {name(stored)}", (x, 0.1, seed, key, 1)
 
@@ -117,7 +121,9 @@ def compile_room(room: str) -> list[dict[str, Any]]:
     launch, launched = JITFunction.run, []
 
     def intercept(self: JITFunction, *args: Any, warmup: bool, **kwargs: Any) -> None:
-        launched.append((self.__name__.strip("_"), partial(launch, self, *args, warmup=True, **kwargs)))
+        launched.append(
+            (self.__name__.strip("_"), partial(launch, self, *args, warmup=True, **kwargs))
+        )
 
     rows: dict[Any, dict[str, Any]] = {}
     JITFunction.run = intercept

@@ -19,10 +19,9 @@ def reasons(*tensors: Tensor) -> list[str]:
     With `TRITON_INTERPRET=1` in the environment, kernels are interpreted instead of compiled and
     serve CPU tensors too: slow, for tests.
     """
-    if INTERPRETED:
-        return []
     if not all(tensor.is_cuda for tensor in tensors):
-        return ["serves CUDA tensors only"]
+        interpreted = INTERPRETED and all(tensor.is_cpu for tensor in tensors)
+        return [] if interpreted else ["serves CUDA tensors only"]
     capability = _capability(tensors[0].device)
     if capability < OLDEST:
         return ["needs compute capability {}.{}, got {}.{}".format(*OLDEST, *capability)]

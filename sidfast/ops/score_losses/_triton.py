@@ -1,10 +1,10 @@
 """The score losses in Triton, float32 inside, sums in float64 beyond a few terms.
 
-A sample of up to 16384 elements stays in one program's registers between its sums and its gradients:
-one launch, one read. A larger one is cut into parts: a launch for their sums, another that adds those
-up in their order and looks at the operands again (`dsm_loss` only where a sample is bad). How a
-sample is summed depends on its size alone, so the bits depend neither on the batch nor on the
-gradients asked for.
+A sample of up to 16384 elements stays in one program's registers between its sums and its
+gradients: one launch, one read. A larger one is cut into parts: a launch for their sums, another
+that adds those up in their order and looks at the operands again (`dsm_loss` only where a sample is
+bad). How a sample is summed depends on its size alone, so the bits depend neither on the batch nor
+on the gradients asked for.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def sid_loss_grads(
     operands = (images, teacher_x0, fake_x0)
     loss, bad = per_sample_outputs(*operands)
     grads = tuple(map(gradient_like, operands, need))
-    rows, same_order = _rows(operands)
-    made = grads if same_order else tuple(map(_in_rows_order, grads))
+    rows = _rows(operands)
+    made = grads if rows is operands else tuple(map(gradient_like, rows, need))
     wanted = [each if needed else None for each, needed in zip(made, need, strict=True)]
     batch, size = _row_shape(images)
     with torch.cuda.device_of(images):
@@ -78,7 +78,9 @@ def sid_loss_grads(
             _sid_finish[(programs,)](
                 *rows, *wanted, sums, loss, bad, alpha, floor, grad_scale, size, parts, **options
             )
-    _hand_over(made, grads)
+    if made is not grads:
+        for target, source in zip(grads, made, strict=True):
+            target.copy_(source)
     return loss, bad, grads[0], grads[1], grads[2]
 
 
@@ -105,8 +107,9 @@ def _dsm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     loss, bad = per_sample_outputs(images, denoised)
     grad = gradient_like(denoised, need)
-    rows, same_order = _rows((images, denoised))
-    made = grad if same_order else _in_rows_order(grad)
+    operands = (images, denoised)
+    rows = _rows(operands)
+    made = grad if rows is operands else gradient_like(rows[1], need)
     wanted, sigma = made if need else None, sigma.contiguous()
     batch, size = _row_shape(images)
     with torch.cuda.device_of(images):
@@ -123,7 +126,8 @@ def _dsm(
             _dsm_finish[(batch * parts if need else batch,)](
                 wanted, sigma, sums, loss, bad, sigma_data, size, parts, **options
             )
-    _hand_over((made,), (grad,))
+    if made is not grad:
+        grad.copy_(made)
     return loss, bad, grad
 
 
@@ -150,26 +154,15 @@ def _row_shape(x: Tensor) -> tuple[int, int]:
     return x.shape[0], math.prod(x.shape[1:])
 
 
-def _rows(operands: Sequence[Tensor]) -> tuple[Sequence[Tensor], bool]:
-    """The operands with one element order in every sample, and whether they came with it.
+def _rows(operands: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The operands themselves if every sample of each has its elements in one order, else copies.
 
-    Any dense order will do, since sums do not mind; operands of several become contiguous copies.
+    Any dense order will do, since sums do not mind; the copies are contiguous.
     """
     for order in (torch.contiguous_format, torch.channels_last):
         if all(operand.is_contiguous(memory_format=order) for operand in operands):
-            return operands, True
-    return [operand.contiguous() for operand in operands], False
-
-
-def _in_rows_order(grad: Tensor) -> Tensor:
-    """Where a gradient with strides of its own is first written."""
-    return torch.empty_like(grad, memory_format=torch.contiguous_format)
-
-
-def _hand_over(made: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
-    for source, grad in zip(made, grads, strict=True):
-        if source is not grad:
-            grad.copy_(source)
+            return operands
+    return [operand.contiguous() for operand in operands]
 
 
 @triton.jit
@@ -390,7 +383,7 @@ def _sid_terms(
     LANES: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor]:
     """Sums of |e| and of d (e - alpha d)."""
-    score = difference * (error - alpha * difference)
+    score = difference * (error - alpha.to(tl.float32) * difference)
     return _total(tl.abs(error), BLOCK, LANES), _total(score, BLOCK, LANES)
 
 
@@ -423,10 +416,10 @@ def _sid_gradients(
     if grad_images is not None:
         tl.store(grad_images + at, tl.where(good, -difference * factor, 0.0), mask=inside)
     if grad_teacher is not None:
-        value = (error + (1 - 2 * alpha) * difference) * factor
+        value = (error + (1 - 2 * alpha).to(tl.float32) * difference) * factor
         tl.store(grad_teacher + at, tl.where(good, value, 0.0), mask=inside)
     if grad_fake is not None:
-        value = (2 * alpha * difference - error) * factor
+        value = ((2 * alpha).to(tl.float32) * difference - error) * factor
         tl.store(grad_fake + at, tl.where(good, value, 0.0), mask=inside)
 
 
