@@ -82,7 +82,7 @@ def score_losses_calls() -> Iterator[Call]:
     sigma = on_meta(64)
     shapes = ((64, 7), (64, 3, 32, 32), (64, 3, 64, 64), (64, 1, 128, 128), (64, 3, 256, 256))
     calls = [(shape, dtype) for shape in shapes for dtype in (F32, BF16)]
-    for shape, dtype in [*calls, ((64, 3, 63, 61), F32), ((64, 3, 2048, 2048), BF16)]:
+    for shape, dtype in [*calls, ((64, 8191), F32), ((64, 3, 63, 61), F32), ((64, 3, 2048, 2048), BF16)]:
         x, label = on_meta(*shape, dtype=dtype), f"{shape} {name(dtype)}"
         sid = (x, x, x, 1.2, 1e-5)
         yield "sid_loss", label, sid

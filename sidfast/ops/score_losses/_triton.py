@@ -26,7 +26,8 @@ _OPERANDS = {"sid_loss": 3, "sid_loss_grads": 3, "dsm_loss": 2, "dsm_loss_grad":
 
 # 16 warps hold e and d of 16384 elements in 64 of the 128 registers that each of their threads can
 # have. Fewer elements take 16 a thread, so that two programs share a multiprocessor and one reads
-# while the other writes.
+# while the other writes. Samples that do not all begin on an address that suits wide loads keep an
+# address and a mask for each element too: half as many elements, or registers spill.
 _RESIDENT = 16384
 _MOST_WARPS = 16
 _PART = 4096  # elements that a program looks at together in a larger sample
@@ -66,7 +67,7 @@ def sid_loss_grads(
     wanted = [each if needed else None for each, needed in zip(made, need, strict=True)]
     batch, size = _row_shape(images)
     with torch.cuda.device_of(images):
-        if batch and size <= _RESIDENT:
+        if batch and size <= _resident(size):
             _sid_sample[(batch,)](
                 *rows, *wanted, loss, bad, alpha, floor, grad_scale, size, **_whole(size)
             )
@@ -113,7 +114,7 @@ def _dsm(
     wanted, sigma = made if need else None, sigma.contiguous()
     batch, size = _row_shape(images)
     with torch.cuda.device_of(images):
-        if batch and size <= _RESIDENT:
+        if batch and size <= _resident(size):
             _dsm_sample[(batch,)](
                 *rows, wanted, sigma, loss, bad, sigma_data, grad_scale, size, **_whole(size)
             )
@@ -129,6 +130,11 @@ def _dsm(
     if made is not grad:
         grad.copy_(made)
     return loss, bad, grad
+
+
+def _resident(size: int) -> int:
+    """How large a sample of `size` elements may be to stay in registers."""
+    return _RESIDENT if size % 16 == 0 else _RESIDENT // 2
 
 
 def _whole(size: int) -> dict[str, Any]:
@@ -383,7 +389,7 @@ def _sid_terms(
     LANES: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor]:
     """Sums of |e| and of d (e - alpha d)."""
-    score = difference * (error - alpha.to(tl.float32) * difference)
+    score = difference * (error - _single(alpha) * difference)
     return _total(tl.abs(error), BLOCK, LANES), _total(score, BLOCK, LANES)
 
 
@@ -416,10 +422,10 @@ def _sid_gradients(
     if grad_images is not None:
         tl.store(grad_images + at, tl.where(good, -difference * factor, 0.0), mask=inside)
     if grad_teacher is not None:
-        value = (error + (1 - 2 * alpha).to(tl.float32) * difference) * factor
+        value = (error + _single(1 - 2 * alpha) * difference) * factor
         tl.store(grad_teacher + at, tl.where(good, value, 0.0), mask=inside)
     if grad_fake is not None:
-        value = ((2 * alpha).to(tl.float32) * difference - error) * factor
+        value = (_single(2 * alpha) * difference - error) * factor
         tl.store(grad_fake + at, tl.where(good, value, 0.0), mask=inside)
 
 
@@ -455,6 +461,12 @@ def _total(values: tl.tensor, BLOCK: tl.constexpr, LANES: tl.constexpr) -> tl.te
     """Sum in float64 of (BLOCK,) float32: in float32 within each of LANES, then over them."""
     lanes = tl.sum(tl.reshape(values, (BLOCK // LANES, LANES)), axis=0)
     return tl.sum(lanes.to(tl.float64))
+
+
+@triton.jit
+def _single(value: tl.float64) -> tl.tensor:
+    """A launch's number in float32: left alone, it would make float64 of a block it meets."""
+    return tl.to_tensor(value).to(tl.float32)
 
 
 @triton.jit
