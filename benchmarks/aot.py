@@ -1,11 +1,11 @@
-"""Compile every Triton kernel for every supported architecture, without a GPU, and look at the code.
+"""Compile every Triton kernel for every supported architecture, without a GPU, and look at it.
 
 Usage: python benchmarks/aot.py [--only ROOM]
 
 The back ends' own launchers are called on tensors of the meta device and their launches
-intercepted: what is compiled is what would run. Fails where a kernel spills registers or needs more
-shared memory than a block can have. `benchmarks/results/resources.md` keeps a section per version of
-Triton: run it with each. With `--only` nothing is written.
+intercepted: what is compiled is what would run. Fails where a kernel spills registers or needs
+more shared memory than a block can have. `benchmarks/results/resources.md` keeps a section per
+version of Triton: run it with each. With `--only` nothing is written.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def score_losses_calls() -> Iterator[Call]:
     sigma = on_meta(64)
     shapes = ((64, 7), (64, 3, 32, 32), (64, 3, 64, 64), (64, 1, 128, 128), (64, 3, 256, 256))
     calls = [(shape, dtype) for shape in shapes for dtype in (F32, BF16)]
-    for shape, dtype in [*calls, ((64, 8191), F32), ((64, 3, 63, 61), F32), ((64, 3, 2048, 2048), BF16)]:
+    calls += [((64, 8191), F32), ((64, 3, 63, 61), F32), ((64, 3, 2048, 2048), BF16)]
+    for shape, dtype in calls:
         x, label = on_meta(*shape, dtype=dtype), f"{shape} {name(dtype)}"
         sid = (x, x, x, 1.2, 1e-5)
         yield "sid_loss", label, sid

@@ -1,10 +1,10 @@
 """The score losses in Triton, float32 inside, sums in float64 beyond a few terms.
 
-A sample of up to 16384 elements stays in one program's registers between its sums and its
-gradients: one launch, one read. A larger one is cut into parts: a launch for their sums, another
-that adds those up in their order and looks at the operands again (`dsm_loss` only where a sample is
-bad). How a sample is summed depends on its size alone, so the bits depend neither on the batch nor
-on the gradients asked for.
+A sample of up to 16384 elements, or 8192 if they are no multiple of 16, stays in one program's
+registers between its sums and its gradients: one launch, one read. A larger one is cut into parts:
+a launch for their sums, another that adds those up in their order and looks at the operands again
+(`dsm_loss` only where a sample is bad). How a sample is summed depends on its size alone, so the
+bits depend neither on the batch nor on the gradients asked for.
 """
 
 from __future__ import annotations
