@@ -37,4 +37,5 @@ bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/report.py benchmarks/results/cpu.json benchmarks/results/cpu.md
 
 aot: $(VENV)/.ready
+	$(BIN)/python -m pip install --disable-pip-version-check -q triton==3.7.1
 	$(BIN)/python benchmarks/aot.py
