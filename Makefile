@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch>=2.11' || echo 'torch==2.13.0')
 SOURCES := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
 
-.PHONY: demo test lint bench help
+.PHONY: demo test lint bench aot help
 
 help:
 	@echo 'make demo    distil the digits teacher and open runs/demo-*/result.png'
 	@echo 'make test    lint, types and the test suite'
 	@echo 'make bench   benchmarks, written to benchmarks/results/cpu.md'
+	@echo 'make aot     compile the Triton kernels without a GPU, see benchmarks/results/resources.md'
 
 $(VENV)/.ready: requirements.txt pyproject.toml setup.py CMakeLists.txt $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,3 +35,7 @@ test: lint
 bench: $(VENV)/.ready
 	$(BIN)/python -m pytest benchmarks --benchmark-json=benchmarks/results/cpu.json
 	$(BIN)/python benchmarks/report.py benchmarks/results/cpu.json benchmarks/results/cpu.md
+
+aot: $(VENV)/.ready
+	$(BIN)/python -m pip install --disable-pip-version-check -q triton==3.7.1
+	$(BIN)/python benchmarks/aot.py

@@ -5,11 +5,13 @@ A test file names the room it tests: `ROOM = sidfast.ops.random`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from sidfast.testing.backends import Place, instruction_set, places
+from sidfast.testing.interpreter import rounding_to_nearest
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -37,3 +39,10 @@ def device(place: Place) -> str:
 @pytest.fixture
 def backend(place: Place) -> str:
     return place.backend
+
+
+@pytest.fixture(scope="session", autouse=os.environ.get("TRITON_INTERPRET") == "1")
+def interpreter() -> Iterator[None]:
+    """Triton's, where kernels are interpreted: see tests/ops/test_triton.py."""
+    with rounding_to_nearest():
+        yield

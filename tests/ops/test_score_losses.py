@@ -115,6 +115,34 @@ def check_dsm_loss(
     assert_near(grad, expected_grad)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 16, 64, 64), (2, 3, 83, 90)], ids=str)
+def test_larger_samples_sick_ones_too(
+    device: str, backend: str, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    for layout in ("contiguous", "channels_last"):
+        check_sid_loss(device, backend, shape, dtype, layout)
+        check_dsm_loss(device, backend, shape, dtype, layout)
+    operands = batch(shape, device, dtype)
+    with torch.no_grad():
+        operands[1][0, -1, -1, -1] = torch.nan
+    loss, bad = sid_loss(*operands, backend=backend, return_bad=True)
+    assert bad.tolist() == [True] + [False] * (shape[0] - 1) and not loss[0]
+    for grad in torch.autograd.grad(loss.sum(), operands):
+        assert not grad[0].any() and grad[1:].isfinite().all() and grad[1:].any()
+    sigma = noise_levels(shape[0], device)
+    loss = dsm_loss(*operands[:2], sigma, backend=backend)
+    (grad,) = torch.autograd.grad(loss.sum(), operands[1])
+    assert not loss[0] and not grad[0].any() and grad[1:].isfinite().all() and grad[1:].any()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_samples_too_large_to_be_held(device: str, backend: str, layout: str) -> None:
+    shape = (2, 3, 91, 67)
+    check_sid_loss(device, backend, shape, torch.float32, layout)
+    check_dsm_loss(device, backend, shape, torch.float32, layout)
+
+
 def test_operands_of_different_types_and_layouts(device: str) -> None:
     images, teacher, fake = batch((3, 4, 17, 5), device)
     operands = [

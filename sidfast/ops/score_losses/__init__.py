@@ -16,6 +16,7 @@ __all__ = ["BACKENDS", "dsm_loss", "sid_loss"]
 
 BACKENDS = (
     Backend("native", "sidfast.ops.score_losses._native"),
+    Backend("triton", "sidfast.ops.score_losses._triton"),
     Backend("reference", "sidfast.ops.score_losses.reference"),
 )
 contract.register(BACKENDS)
