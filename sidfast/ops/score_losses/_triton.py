@@ -357,11 +357,12 @@ def _dsm_finish(
     if part == 0:
         tl.store(loss + sample, tl.where(good, value, 0.0))
         tl.store(bad + sample, ~good)
-    if grad is not None:
-        for step in range(STEPS):
-            i = (part * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
-            nothing = tl.zeros((BLOCK,), tl.float32)
-            tl.store(grad + sample * size + i, nothing, mask=(i < size) & ~good)
+    if grad is not None:  # noqa: SIM102 (settled when compiled; the next when run)
+        if not good:
+            for step in range(STEPS):
+                i = (part * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
+                nothing = tl.zeros((BLOCK,), tl.float32)
+                tl.store(grad + sample * size + i, nothing, mask=i < size)
 
 
 @triton.jit
