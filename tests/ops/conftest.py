@@ -9,18 +9,24 @@ from collections.abc import Iterator
 
 import pytest
 
+from sidfast.testing import cuda_emulator
 from sidfast.testing.backends import Place, instruction_set, places
+
+EMULATED = Place("cpu", "cuda", "emulated")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" in metafunc.fixturenames:
         each = places(metafunc.module.ROOM, every_isa="every_isa" in metafunc.fixturenames)
+        if cuda_emulator.available():
+            each.append(EMULATED)
         metafunc.parametrize("place", each, indirect=True, ids=str)
 
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    with instruction_set(request.param.isa):
+    emulated = request.param == EMULATED
+    with cuda_emulator.emulated() if emulated else instruction_set(request.param.isa):
         yield request.param
 
 
