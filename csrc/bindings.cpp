@@ -1,11 +1,15 @@
 // Python module sidfast.base._cpu: raw pointers as integers, int64 sizes, a dtype, a thread count.
 // The callers (sidfast/ops/<room>/_native.py) own the tensors and check their shapes and strides.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <array>
 #include <stdexcept>
 #include <string>
 
+#include "adam_ema/adam_ema.h"
 #include "base/isa.h"
+#include "group_norm/group_norm.h"
 #include "random/random.h"
 #include "score_losses/score_losses.h"
 
@@ -15,20 +19,25 @@ using namespace sidfast;
 namespace {
 
 struct Kernels {
+  const AdamEmaKernels* adam_ema;
   const RandomKernels* random;
   const ScoreLossKernels* score_losses;
+  const GroupNormKernels* group_norm;
 };
 
 Kernels kernels_of(Isa isa) {
   switch (isa) {
 #ifdef SIDFAST_X86
     case Isa::avx512:
-      return {&avx512::random_kernels, &avx512::score_loss_kernels};
+      return {&avx512::adam_ema_kernels, &avx512::random_kernels, &avx512::score_loss_kernels,
+              &avx512::group_norm_kernels};
     case Isa::avx2:
-      return {&avx2::random_kernels, &avx2::score_loss_kernels};
+      return {&avx2::adam_ema_kernels, &avx2::random_kernels, &avx2::score_loss_kernels,
+              &avx2::group_norm_kernels};
 #endif
     default:
-      return {&generic::random_kernels, &generic::score_loss_kernels};
+      return {&generic::adam_ema_kernels, &generic::random_kernels, &generic::score_loss_kernels,
+              &generic::group_norm_kernels};
   }
 }
 
@@ -90,6 +99,28 @@ NoiseKey noise_key(int64_t seed, uintptr_t index, int64_t stream) {
 RowShape row_shape(int64_t samples, int64_t size) {
   require(samples >= 0 && size >= 0, "sizes must not be negative");
   return {samples, size};
+}
+
+void bind_adam_ema(py::module_& m) {
+  m.def("adam_ema", [](int64_t count, uintptr_t ends, uintptr_t parameters, uintptr_t gradients,
+                       uintptr_t first_moments, uintptr_t second_moments, uintptr_t steps,
+                       uintptr_t averages, uintptr_t copies, Dtype copy_dtype, double lr,
+                       double beta1, double beta2, double eps, double weight_decay, bool decoupled,
+                       double average_beta, bool clamp, uintptr_t skipped, int threads) {
+    require(count >= 0, "sizes must not be negative");
+    const AdamTable table{count,
+                          at<const int64_t>(ends),
+                          at<float* const>(parameters),
+                          at<float* const>(gradients),
+                          at<float* const>(first_moments),
+                          at<float* const>(second_moments),
+                          at<float* const>(steps),
+                          at<float* const>(averages),
+                          at<void* const>(copies)};
+    const AdamSettings settings{lr,           beta1,     beta2, eps,       weight_decay,
+                                average_beta, decoupled, clamp, copy_dtype};
+    run([&] { return kernels.adam_ema->step(table, settings, at<int64_t>(skipped), threads); });
+  });
 }
 
 void bind_random(py::module_& m) {
@@ -163,6 +194,51 @@ void bind_score_losses(py::module_& m) {
   });
 }
 
+// operands: addresses of weight, bias, offset, scale and shift, 0 for none; shape: (B, C, H, W).
+GroupNormShape group_norm_shape(const py::sequence& shape, int64_t groups) {
+  const auto size = [&](int i) { return shape[i].cast<int64_t>(); };
+  return {size(0), size(1), size(2) * size(3), groups};
+}
+
+GroupNormArguments group_norm_arguments(uintptr_t x, const std::array<uintptr_t, 5>& operands,
+                                        uintptr_t statistics, const GroupNormShape& shape,
+                                        double eps, bool silu) {
+  float* const means = at<float>(statistics);
+  return {at<const void>(x),
+          at<const float>(operands[0]),
+          at<const float>(operands[1]),
+          at<const float>(operands[2]),
+          at<const float>(operands[3]),
+          at<const float>(operands[4]),
+          means,
+          means + shape.samples * shape.groups,
+          eps,
+          silu};
+}
+
+void bind_group_norm(py::module_& m) {
+  m.def("group_norm", [](uintptr_t x, const std::array<uintptr_t, 5>& operands,
+                         uintptr_t statistics, uintptr_t y, Dtype dtype, const py::sequence& size,
+                         int64_t groups, double eps, bool silu, int threads) {
+    const auto shape = group_norm_shape(size, groups);
+    const auto given = group_norm_arguments(x, operands, statistics, shape, eps, silu);
+    run([&] { return kernels.group_norm->forward(given, at<void>(y), dtype, shape, threads); });
+  });
+  // gradients: addresses of those of x, weight, bias, offset, scale and shift.
+  m.def("group_norm_backward",
+        [](uintptr_t x, const std::array<uintptr_t, 5>& operands, uintptr_t statistics,
+           uintptr_t y_gradient, const std::array<uintptr_t, 6>& gradients, Dtype dtype,
+           const py::sequence& size, int64_t groups, double eps, bool silu, int threads) {
+          const auto shape = group_norm_shape(size, groups);
+          const auto given = group_norm_arguments(x, operands, statistics, shape, eps, silu);
+          const GroupNormGradients made{at<const void>(y_gradient), at<void>(gradients[0]),
+                                        at<float>(gradients[1]),    at<float>(gradients[2]),
+                                        at<float>(gradients[3]),    at<float>(gradients[4]),
+                                        at<float>(gradients[5])};
+          run([&] { return kernels.group_norm->backward(given, made, dtype, shape, threads); });
+        });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
@@ -179,6 +255,8 @@ PYBIND11_MODULE(_cpu, m) {
 #else
   m.attr("openmp") = false;
 #endif
+  bind_adam_ema(m);
   bind_random(m);
   bind_score_losses(m);
+  bind_group_norm(m);
 }

@@ -56,8 +56,12 @@ SIDFAST_INLINE void interleave(F a, F b, F* first, F* second) {
 SIDFAST_INLINE F operator+(F a, F b) { return _mm256_add_ps(a.v, b.v); }
 SIDFAST_INLINE F operator-(F a, F b) { return _mm256_sub_ps(a.v, b.v); }
 SIDFAST_INLINE F operator*(F a, F b) { return _mm256_mul_ps(a.v, b.v); }
+SIDFAST_INLINE F operator/(F a, F b) { return _mm256_div_ps(a.v, b.v); }
 SIDFAST_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
 SIDFAST_INLINE F fms(F a, F b, F c) { return _mm256_fmsub_ps(a.v, b.v, c.v); }
+// b where either is a NaN.
+SIDFAST_INLINE F least(F a, F b) { return _mm256_min_ps(a.v, b.v); }
+SIDFAST_INLINE F greatest(F a, F b) { return _mm256_max_ps(a.v, b.v); }
 SIDFAST_INLINE F positive_part(F a) { return _mm256_max_ps(a.v, _mm256_setzero_ps()); }
 SIDFAST_INLINE F square_root(F a) { return _mm256_sqrt_ps(a.v); }
 SIDFAST_INLINE F as_float(U a) { return _mm256_castsi256_ps(a.v); }

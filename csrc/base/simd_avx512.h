@@ -57,8 +57,12 @@ SIDFAST_INLINE void interleave(F a, F b, F* first, F* second) {
 SIDFAST_INLINE F operator+(F a, F b) { return _mm512_add_ps(a.v, b.v); }
 SIDFAST_INLINE F operator-(F a, F b) { return _mm512_sub_ps(a.v, b.v); }
 SIDFAST_INLINE F operator*(F a, F b) { return _mm512_mul_ps(a.v, b.v); }
+SIDFAST_INLINE F operator/(F a, F b) { return _mm512_div_ps(a.v, b.v); }
 SIDFAST_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
 SIDFAST_INLINE F fms(F a, F b, F c) { return _mm512_fmsub_ps(a.v, b.v, c.v); }
+// b where either is a NaN.
+SIDFAST_INLINE F least(F a, F b) { return _mm512_min_ps(a.v, b.v); }
+SIDFAST_INLINE F greatest(F a, F b) { return _mm512_max_ps(a.v, b.v); }
 SIDFAST_INLINE F positive_part(F a) { return _mm512_max_ps(a.v, _mm512_setzero_ps()); }
 SIDFAST_INLINE F square_root(F a) { return _mm512_sqrt_ps(a.v); }
 SIDFAST_INLINE F as_float(U a) { return _mm512_castsi512_ps(a.v); }

@@ -82,11 +82,19 @@ SIDFAST_INLINE void interleave(F a, F b, F* first, F* second) {
 SIDFAST_INLINE F operator+(F a, F b) { return lanewise<F>([&](int i) { return a.v[i] + b.v[i]; }); }
 SIDFAST_INLINE F operator-(F a, F b) { return lanewise<F>([&](int i) { return a.v[i] - b.v[i]; }); }
 SIDFAST_INLINE F operator*(F a, F b) { return lanewise<F>([&](int i) { return a.v[i] * b.v[i]; }); }
+SIDFAST_INLINE F operator/(F a, F b) { return lanewise<F>([&](int i) { return a.v[i] / b.v[i]; }); }
 SIDFAST_INLINE F fma(F a, F b, F c) {
   return lanewise<F>([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); });
 }
 SIDFAST_INLINE F fms(F a, F b, F c) {
   return lanewise<F>([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], -c.v[i]); });
+}
+// b where either is a NaN.
+SIDFAST_INLINE F least(F a, F b) {
+  return lanewise<F>([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+SIDFAST_INLINE F greatest(F a, F b) {
+  return lanewise<F>([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
 }
 SIDFAST_INLINE F positive_part(F a) {
   return lanewise<F>([&](int i) { return a.v[i] > 0.0f ? a.v[i] : 0.0f; });

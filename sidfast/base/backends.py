@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -31,7 +31,8 @@ class Backend:
     module: str
 
     @cached_property
-    def _import(self) -> tuple[ModuleType | None, str]:
+    def loaded(self) -> tuple[ModuleType | None, str]:
+        """The module, or None and why it does not import."""
         try:
             return importlib.import_module(self.module), ""
         except ImportError as error:
@@ -39,29 +40,24 @@ class Backend:
 
     def reasons(self, op: str, *args: Any) -> list[str]:
         """Why this back end cannot serve `op(*args)`; empty if it can."""
-        module, failure = self._import
-        if module is None:
-            return [failure]
-        return module.reasons(op, *args)
-
-    def run(self, op: str, *args: Any) -> Any:
-        """Serve `op(*args)`, which `reasons` must have allowed."""
-        module, failure = self._import
-        if module is None:
-            raise BackendError(failure)
-        return getattr(module, op)(*args)
+        module, failure = self.loaded
+        return [failure] if module is None else module.reasons(op, *args)
 
 
-def choose(op: str, rows: Sequence[Backend], backend: str, *args: Any) -> Backend:
-    """The row that serves `op(*args)`: the first without reasons, or the one named `backend`.
+def choose(
+    op: str, rows: Sequence[Backend], backend: str, args: Sequence[Any]
+) -> Callable[..., Any]:
+    """What serves `op(*args)`: the function of the first row without reasons, or of `backend`.
 
     Raises:
         BackendError: nothing serves the call, or the back end asked for does not: one asked for by
             name is never replaced. The text lists every back end with every reason.
     """
     for row in rows:
-        if backend in (AUTO, row.name) and not row.reasons(op, *args):
-            return row
+        if backend == AUTO or backend == row.name:
+            module, _ = row.loaded
+            if module is not None and not module.reasons(op, *args):
+                return getattr(module, op)
     table = "; ".join(
         f"{row.name}: {', '.join(row.reasons(op, *args)) or 'can serve this call'}" for row in rows
     )

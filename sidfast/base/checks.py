@@ -36,9 +36,16 @@ def per_sample(name: str, value: Tensor, batch_name: str, batch: Tensor) -> Tens
     Raises:
         InputError: another dtype, a device other than `batch`'s, or a size other than its first.
     """
+    size = batch.shape[0]
+    if (
+        value.dim() == 1
+        and value.shape[0] == size
+        and value.dtype == torch.float32
+        and value.device == batch.device
+    ):
+        return value
     check_dtype(name, value.dtype, (torch.float32,))
     check_device(batch_name, batch, name, value)
-    size = batch.shape[0]
     if value.dim() == 0 or value.shape[0] != size or value.numel() != size:
         raise InputError(
             expected=f"{name} of shape ({size},) or ({size}, 1, 1, 1)",

@@ -1,9 +1,13 @@
-"""Registration of operators with torch.library, through its public names only.
+"""Registration of operators with torch.library, and the short way past its dispatcher.
 
 An opaque operator is what the compiler sees: one call whose outputs have the shapes, dtypes and
 strides that its `fake` function gives, whichever back end runs. A differentiable operator is made
 of opaque ones by a `torch.autograd.Function`, and the compiler looks through it: a call costs less
 than half of one to an opaque operator with `torch.library.register_autograd`.
+
+The dispatcher takes several times as long as a small kernel. So the callables made here go through
+it only where somebody would see the difference: under a compiler or a mode, and for tensors that
+are not plain ones.
 """
 
 from __future__ import annotations
@@ -13,15 +17,24 @@ from typing import Any
 
 import torch
 from torch._ops import OpOverload
+from torch.compiler import is_compiling
+from torch.jit import is_tracing
+from torch.overrides import has_torch_function
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sidfast.base.backends import Backend, choose
 
 _LIBRARY = torch.library.Library("sidfast", "FRAGMENT")
 
+_PLAIN = {
+    *(torch.Tensor, torch.nn.Parameter, torch.dtype, torch.memory_format, torch.Size),
+    *(bool, int, float, str, list, tuple, type(None)),
+}
+
 
 def define_opaque(
     schema: str, *, backends: Sequence[Backend], fake: Callable[..., Any]
-) -> OpOverload:
+) -> Callable[..., Any]:
     """Register a functional operator that back ends serve, without a gradient.
 
     Args:
@@ -29,32 +42,65 @@ def define_opaque(
             A leading underscore of the name is no part of the back ends' function.
         backends: rows in order of preference; the choice is made inside the operator.
         fake: maps the schema's arguments to empty outputs; every back end returns the like.
+
+    Returns:
+        the operator, to be called with positional arguments.
     """
     name = schema[: schema.index("(")]
     function = name.removeprefix("_")
 
     def run(*args: Any) -> Any:
-        *operands, backend = args
-        return choose(function, backends, backend, *operands).run(function, *operands)
+        operands = args[:-1]
+        return choose(function, backends, args[-1], operands)(*operands)
 
     tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
     _LIBRARY.define(schema, tags=tags)
     _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"sidfast::{name}", fake, lib=_LIBRARY)
-    return _overload(name)
+    overload = _overload(name)
+
+    def call(*args: Any) -> Any:
+        if unobserved(args):
+            operands = args[:-1]
+            try:
+                return choose(function, backends, args[-1], operands)(*operands)
+            except RuntimeError:
+                pass  # perhaps a tensor of torch.func, which only looks plain: see what torch says
+        return overload(*args)
+
+    return call
 
 
-def define_differentiable(schema: str, kernel: Callable[..., Any]) -> OpOverload:
+def define_differentiable(schema: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Register an operator made of opaque ones.
 
     Args:
         schema: `name(arguments) -> returns`, without defaults.
         kernel: takes the schema's arguments; goes through an autograd.Function where needed.
+
+    Returns:
+        the operator, to be called with positional arguments.
     """
     name = schema[: schema.index("(")]
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, kernel, "CompositeImplicitAutograd")
-    return _overload(name)
+    overload = _overload(name)
+
+    def call(*args: Any) -> Any:
+        return overload(*args) if is_compiling() else kernel(*args)
+
+    return call
+
+
+def unobserved(args: Sequence[Any]) -> bool:
+    """Whether plain eager execution is all that a call with `args`, a tensor first, meets."""
+    return (
+        not is_compiling()
+        and not is_in_torch_dispatch_mode()
+        and _PLAIN.issuperset(map(type, args))
+        and not has_torch_function(args[:1])
+        and not is_tracing()
+    )
 
 
 def _overload(name: str) -> OpOverload:

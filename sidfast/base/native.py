@@ -50,6 +50,7 @@ def reasons() -> list[str]:
     return [] if library is not None else [failure]
 
 
+@cache
 def cpu_library() -> Any:
     """The compiled module `sidfast.base._cpu`.
 

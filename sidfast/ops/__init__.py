@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sidfast.ops import random, score_losses
+from sidfast.ops import adam_ema, group_norm, random, score_losses
+from sidfast.ops.group_norm import group_norm_silu
 from sidfast.ops.random import Key, add_noise, dropout, integers, normal, uniform
 from sidfast.ops.score_losses import dsm_loss, sid_loss
 
@@ -14,13 +15,14 @@ __all__ = [
     "backends_report",
     "dropout",
     "dsm_loss",
+    "group_norm_silu",
     "integers",
     "normal",
     "sid_loss",
     "uniform",
 ]
 
-_ROOMS = (random, score_losses)
+_ROOMS = (random, score_losses, group_norm, adam_ema)
 
 
 def backends_report(

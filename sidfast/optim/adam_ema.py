@@ -9,41 +9,53 @@ import torch
 from torch import Tensor
 
 from sidfast.base.errors import InputError
+from sidfast.ops.adam_ema import Operands, Settings, Update, adam_ema
 
 NonFinite = Literal["skip", "clamp"]
 
 
 class AdamEMA(torch.optim.Adam):
-    """`torch.optim.Adam` (fused) that survives non-finite gradients and keeps an EMA.
+    """`torch.optim.Adam` or `AdamW` that survives non-finite gradients and keeps an EMA.
 
-    The state dict is that of `torch.optim.Adam`, both ways. Nothing in `step` waits for the
-    device.
+    One pass over all parameters makes the step, the average and the copies, see
+    `sidfast.ops.adam_ema`. Nothing in `step` waits for the device. The state dict is that of
+    `torch.optim.Adam`, both ways. With beta1 = 0 no first moment is kept: it would be the last
+    gradient, which such an Adam never reads; the state dict holds zeros in its place.
 
     Args:
-        params: parameters, float32 or float64, in one group.
-        lr, betas, eps: as in Adam.
+        params: floating parameters in one group; the native CPU pass takes float32.
+        lr, betas, eps, weight_decay, decoupled_weight_decay: as in `torch.optim.Adam`. `lr` may be
+            a 0-d tensor on the device, for captured graphs.
         ema: tensors shaped like `params`, updated in place after every step as
             ema <- params + beta * (ema - params); None for no average.
-        nonfinite: "skip" leaves parameters, moments, step count and EMA bit-identical when any
-            gradient holds a NaN or an infinity; "clamp" replaces NaN by 0 and infinities by
+        copies: bfloat16 or float16 tensors shaped like `params` that every step overwrites with the
+            rounded parameters; None for no copies.
+        nonfinite: "skip" leaves parameters, moments, step count, EMA and copies bit-identical when
+            any gradient holds a NaN or an infinity; "clamp" replaces NaN by 0 and infinities by
             +-1e5 first, as SiD's authors do.
+        backend: a name from `sidfast.ops.adam_ema.BACKENDS`, or "auto".
 
     Attributes:
         skipped: 0-d int64 device tensor, the number of updates that were left out.
 
     Raises:
-        InputError: `ema` does not match `params`, or `nonfinite` is neither word.
+        InputError: `ema` or `copies` do not match `params`, there is more than one group, or
+            `nonfinite` is neither word.
     """
 
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        weight_decay: float = 0.0,
         *,
+        decoupled_weight_decay: bool = False,
         ema: Sequence[Tensor] | None = None,
+        copies: Sequence[Tensor] | None = None,
         nonfinite: NonFinite = "skip",
+        backend: str = "auto",
     ) -> None:
         params = list(params)
         if nonfinite not in ("skip", "clamp"):
@@ -52,51 +64,135 @@ class AdamEMA(torch.optim.Adam):
                 got=repr(nonfinite),
                 fix="'skip' leaves the update out, 'clamp' is the authors' nan_to_num",
             )
-        if ema is not None and [e.shape for e in ema] != [p.shape for p in params]:
+        if not all(isinstance(each, Tensor) for each in params):
             raise InputError(
-                expected=f"one EMA tensor of the same shape for each of {len(params)} parameters",
-                got=f"{len(ema)} tensors of other shapes or order",
-                fix="pass list(copy.deepcopy(network).parameters())",
+                expected="parameters in one group",
+                got="groups or named parameters",
+                fix="make an AdamEMA for each group",
             )
+        for name, column in (("EMA tensor", ema), ("copy", copies)):
+            if column is not None and [e.shape for e in column] != [p.shape for p in params]:
+                raise InputError(
+                    expected=f"one {name} of the same shape for each of {len(params)} parameters",
+                    got=f"{len(column)} tensors of other shapes or order",
+                    fix="pass list(copy.deepcopy(network).parameters())",
+                )
         # torch 2.13 refuses the integer 0 as a beta.
         betas = (float(betas[0]), float(betas[1]))
-        super().__init__(params, lr=lr, betas=betas, eps=eps, fused=True)
-        self._parameters = params
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            fused=True,
+            decoupled_weight_decay=decoupled_weight_decay,
+        )
+        # GradScaler shall unscale by itself: its factor does not reach the fused pass.
+        self._step_supports_amp_scaling = False
+        self._parameters: list[Tensor] = params
         self._ema = None if ema is None else list(ema)
+        self._copies = None if copies is None else list(copies)
         self._clamp = nonfinite == "clamp"
+        self._backend = backend
+        self._operands: Operands | None = None
+        self._update: Update
         self.skipped = torch.zeros((), dtype=torch.int64, device=params[0].device)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None, *, ema_beta: float = 0.0) -> Any:
-        """One update of the parameters from their `.grad`, then of the EMA.
+    def step(
+        self, closure: Callable[[], Any] | None = None, *, ema_beta: float | Tensor = 0.0
+    ) -> Any:
+        """One update of the parameters from their `.grad`, then of EMA and copies.
 
         Args:
             closure: as in `torch.optim.Optimizer.step`.
-            ema_beta: share of the old average that stays; 0 copies the parameters.
+            ema_beta: share of the old average that stays; 0 copies the parameters. A 0-d tensor on
+                the device in captured graphs.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        found = self._condition(gradients)
-        # Adam's fused kernel reads this attribute, as torch.amp.GradScaler sets it.
-        self.found_inf = found
-        super().step()
-        self.skipped += found.to(torch.int64)
-        if self._ema is not None:
-            keep = torch.where(found > 0, 1.0, ema_beta).to(self._ema[0].dtype)
-            blended = torch._foreach_lerp(self._parameters, self._ema, [keep] * len(self._ema))
-            torch._foreach_copy_(self._ema, blended)
+        grads = [p.grad for p in self._parameters]
+        group = self.param_groups[0]
+        beta1, beta2 = group["betas"]
+        self._prepare(grads, beta1 != 0)
+        settings = Settings(
+            group["lr"],
+            (beta1, beta2),
+            group["eps"],
+            group["weight_decay"],
+            group["decoupled_weight_decay"],
+            ema_beta,
+            self._clamp,
+        )
+        self._update(grads, settings)
         return loss
 
-    def _condition(self, gradients: list[Tensor]) -> Tensor:
-        """Clamp if asked; return 1.0 where the update must be left out, else 0.0 (0-d)."""
-        if not gradients:
-            return self.skipped.new_zeros((), dtype=torch.float32)
-        if self._clamp:
-            for gradient in gradients:
-                torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
-            return self.skipped.new_zeros((), dtype=torch.float32)
-        largest = torch.nn.utils.get_total_norm(gradients, norm_type=float("inf"))
-        return (~torch.isfinite(largest)).to(torch.float32)
+    def _prepare(self, grads: Sequence[Tensor | None], first_moment: bool) -> None:
+        """Make moments for parameters that get their first gradient, and the update over them."""
+        known = self._operands
+        if known is not None and first_moment == (known.exp_avgs is not None):
+            without = [i for i, moment in enumerate(known.exp_avg_sqs) if moment is None]
+            if all(grads[i] is None for i in without):
+                return
+        for p, grad in zip(self._parameters, grads, strict=True):
+            if grad is None and p not in self.state:
+                continue
+            state = self.state[p]
+            if "step" not in state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+                state["exp_avg_sq"] = torch.zeros_like(p)
+            if not first_moment:
+                state.pop("exp_avg", None)
+            elif "exp_avg" not in state:
+                state["exp_avg"] = torch.zeros_like(p)
+        self._operands = Operands(
+            self._parameters,
+            self._column("exp_avg") if first_moment else None,
+            self._column("exp_avg_sq"),
+            self._column("step"),
+            self._ema,
+            self._copies,
+            self.skipped,
+        )
+        self._update = adam_ema(self._operands, self._backend)
+
+    def _column(self, name: str) -> list[Tensor | None]:
+        return [self.state[p][name] if p in self.state else None for p in self._parameters]
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `torch.optim.Adam.state_dict`."""
+        packed = super().state_dict()
+        packed["state"] = {
+            key: {
+                "step": state["step"],
+                "exp_avg": state.get("exp_avg", torch.zeros_like(state["exp_avg_sq"])),
+                "exp_avg_sq": state["exp_avg_sq"],
+            }
+            for key, state in packed["state"].items()
+        }
+        return packed
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As `torch.optim.Adam.load_state_dict`, from an AdamEMA, Adam or AdamW.
+
+        Raises:
+            InputError: the state of an Adam with amsgrad or maximize.
+        """
+        for flag in ("amsgrad", "maximize"):
+            if any(group.get(flag) for group in state_dict["param_groups"]):
+                raise InputError(
+                    expected="the state of an Adam without amsgrad and maximize",
+                    got=f"{flag}=True",
+                    fix="go on with torch.optim.Adam",
+                )
+        super().load_state_dict(state_dict)
+        self.param_groups[0]["fused"] = True
+        for p, state in self.state.items():
+            state["step"] = torch.as_tensor(state["step"], dtype=torch.float32, device=p.device)
+            for name in ("exp_avg", "exp_avg_sq"):
+                if name in state and state[name].stride() != p.stride():
+                    state[name] = torch.empty_like(p).copy_(state[name])
+        self._operands = None

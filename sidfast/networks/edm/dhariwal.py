@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sidfast.networks.edm.block import BlockOptions, UNetBlock, number_blocks
 from sidfast.networks.edm.embedding import PositionalEmbedding, label_embedding
-from sidfast.networks.edm.layers import Conv2d, GroupNorm, Init, Linear
+from sidfast.networks.edm.layers import Conv2d, GroupNorm, Init, Linear, in_fast_format
 from sidfast.networks.edm.plan import plan_decoder, plan_encoder
 from sidfast.ops.random import Key
 
@@ -121,8 +121,8 @@ class DhariwalUNet(nn.Module):
 
         skips: list[Tensor] = []
         for layer in self.enc.values():
-            x = layer(x, emb, key) if isinstance(layer, UNetBlock) else layer(x)
+            x = layer(x, emb, key) if isinstance(layer, UNetBlock) else in_fast_format(layer(x))
             skips.append(x)
         for name, layer in self.dec.items():
             x = layer(torch.cat([x, skips.pop()], dim=1) if "_block" in name else x, emb, key)
-        return self.out_conv(F.silu(self.out_norm(x)))
+        return self.out_conv(self.out_norm(x, silu=True))

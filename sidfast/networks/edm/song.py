@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sidfast.base.errors import InputError
 from sidfast.networks.edm.block import BlockOptions, UNetBlock, number_blocks
 from sidfast.networks.edm.embedding import FourierEmbedding, PositionalEmbedding, label_embedding
-from sidfast.networks.edm.layers import Conv2d, GroupNorm, Init, Linear
+from sidfast.networks.edm.layers import Conv2d, GroupNorm, Init, Linear, in_fast_format
 from sidfast.networks.edm.plan import plan_decoder, plan_encoder
 from sidfast.ops.random import Key
 
@@ -155,7 +155,7 @@ class SongUNet(nn.Module):
             elif name.endswith("aux_residual"):
                 x = skips[-1] = aux = (x + layer(aux)) * math.sqrt(0.5)
             else:
-                x = layer(x)
+                x = in_fast_format(layer(x))
                 skips.append(x)
 
         image: Tensor | None = None
@@ -166,9 +166,9 @@ class SongUNet(nn.Module):
             elif name.endswith("aux_up"):
                 image = layer(image)
             elif name.endswith("aux_norm"):
-                normed = layer(x)
+                normed = layer(x, silu=True)
             else:
-                out = layer(F.silu(normed))
+                out = layer(normed)
                 image = out if image is None else image + out
         assert image is not None
         return image

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sidfast.base.backends import Backend
-from sidfast.base.checks import check_device, check_dtype, per_sample
+from sidfast.base.checks import FLOATS, check_device, check_dtype, per_sample
 from sidfast.base.errors import InputError
 from sidfast.ops.random import contract
 from sidfast.ops.random.key import Key, seed_tensor
@@ -29,6 +29,8 @@ BACKENDS = (
     Backend("reference", "sidfast.ops.random.reference"),
 )
 contract.register(BACKENDS)
+
+_MOST_ELEMENTS = 2**34  # of a sample
 
 
 def normal(
@@ -60,7 +62,7 @@ def normal(
     check_dtype("dtype", dtype)
     _check_shape(shape, index)
     seed = seed_tensor(seed, index, stream)
-    return torch.ops.sidfast.normal.default(seed, index, shape, stream, dtype, backend)
+    return contract.ops.normal(seed, index, shape, stream, dtype, backend)
 
 
 def uniform(
@@ -80,7 +82,7 @@ def uniform(
     check_dtype("dtype", dtype, (torch.float32, torch.float64))
     _check_shape(shape, index)
     seed = seed_tensor(seed, index, stream)
-    return torch.ops.sidfast.uniform.default(seed, index, shape, stream, dtype, backend)
+    return contract.ops.uniform(seed, index, shape, stream, dtype, backend)
 
 
 def integers(
@@ -100,7 +102,7 @@ def integers(
         raise InputError(expected="1 <= high <= 2^32", got=high, fix="draw from a smaller range")
     _check_shape(shape, index)
     seed = seed_tensor(seed, index, stream)
-    return torch.ops.sidfast.integers.default(seed, index, shape, high, stream, backend)
+    return contract.ops.integers(seed, index, shape, high, stream, backend)
 
 
 def add_noise(
@@ -118,7 +120,7 @@ def add_noise(
     """scale_b (x + sigma_b eps) in one pass, where eps is what `normal` would draw.
 
     Computed in float32 (float64 for a float64 `x`). The gradient with respect to `x` is the
-    identity, times `scale`; `sigma` and `scale` have none.
+    identity, times `scale`; `sigma` and `scale` have none. Autocast changes nothing.
 
     Args:
         x: (B, ...) float32, bfloat16, float16 or float64, any strides.
@@ -135,13 +137,15 @@ def add_noise(
         BackendError: the back end asked for cannot serve the call.
     """
     _check_input(x, index)
-    dtype = x.dtype if dtype is None else dtype
-    check_dtype("dtype", dtype)
+    if dtype is None:
+        dtype = x.dtype
+    else:
+        check_dtype("dtype", dtype)
     memory_format = _check_format(memory_format, x)
     sigma = _constant("sigma", sigma, x)
     scale = None if scale is None else _constant("scale", scale, x)
     seed = seed_tensor(seed, index, stream)
-    return torch.ops.sidfast.add_noise.default(
+    return contract.ops.add_noise(
         x, sigma, scale, seed, index, stream, dtype, memory_format, backend
     )
 
@@ -177,7 +181,7 @@ def dropout(
     seed = seed_tensor(seed, index, stream)
     if p == 0:
         return x
-    return torch.ops.sidfast.dropout.default(x, p, seed, index, stream, backend)
+    return contract.ops.dropout(x, p, seed, index, stream, backend)
 
 
 def _check_shape(shape: Sequence[int], index: Tensor) -> None:
@@ -187,13 +191,21 @@ def _check_shape(shape: Sequence[int], index: Tensor) -> None:
             got=tuple(shape),
             fix="give every sample of the batch its index",
         )
-    if math.prod(shape[1:]) > 2**34:
+    if math.prod(shape[1:]) > _MOST_ELEMENTS:
         raise InputError(
             expected="at most 2^34 elements in a sample", got=tuple(shape), fix="use more samples"
         )
 
 
 def _check_input(x: Tensor, index: Tensor) -> None:
+    if (
+        x.dtype in FLOATS
+        and x.device == index.device
+        and x.dim()
+        and x.shape[0] == index.shape[0]
+        and x.numel() <= _MOST_ELEMENTS
+    ):
+        return
     check_dtype("x", x.dtype)
     check_device("x", x, "index", index)
     _check_shape(x.shape, index)

@@ -18,6 +18,7 @@ last two.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ from sidfast.base.backends import Backend
 from sidfast.base.batch import spread
 from sidfast.base.contract import define_differentiable, define_opaque
 
+ops = SimpleNamespace()  # the room's operators by name, once registered
+
 
 def noise_like(
     x: Tensor,
@@ -34,6 +37,8 @@ def noise_like(
     memory_format: torch.memory_format = torch.preserve_format,
 ) -> Tensor:
     """An empty output for `x`: with preserve_format a dense `x` hands on its own strides."""
+    if (dtype is None or dtype is x.dtype) and memory_format is torch.preserve_format:
+        return torch.empty_like(x)
     return torch.empty_like(x, dtype=dtype, memory_format=memory_format)
 
 
@@ -63,7 +68,7 @@ class _AddNoise(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, sigma: Tensor, scale: Tensor | None, *args: Any) -> Tensor:
         ctx.dtype = x.dtype
         ctx.save_for_backward(scale)
-        return torch.ops.sidfast._add_noise.default(x, sigma, scale, *args)
+        return ops._add_noise(x, sigma, scale, *args)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -80,7 +85,7 @@ class _Dropout(torch.autograd.Function):
     ) -> Tensor:
         ctx.constants = p, stream, backend
         ctx.save_for_backward(seed, index)
-        return torch.ops.sidfast._dropout.default(x, p, seed, index, stream, backend)
+        return ops._dropout(x, p, seed, index, stream, backend)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -91,25 +96,22 @@ class _Dropout(torch.autograd.Function):
 def _add_noise(x: Tensor, *args: Any) -> Tensor:
     if x.requires_grad and torch.is_grad_enabled():
         return _AddNoise.apply(x, *args)
-    return torch.ops.sidfast._add_noise.default(x, *args)
+    return ops._add_noise(x, *args)
 
 
 def _dropout(x: Tensor, *args: Any) -> Tensor:
     if x.requires_grad and torch.is_grad_enabled():
         return _Dropout.apply(x, *args)
-    return torch.ops.sidfast._dropout.default(x, *args)
+    return ops._dropout(x, *args)
 
 
 def register(backends: Sequence[Backend]) -> None:
     """Define the room's operators, served by `backends`."""
+    draw = "Tensor seed, Tensor index, SymInt[] shape, SymInt stream, ScalarType dtype"
     for name in ("normal", "uniform"):
-        define_opaque(
-            f"{name}(Tensor seed, Tensor index, SymInt[] shape, SymInt stream, ScalarType dtype,"
-            " str backend) -> Tensor",
-            backends=backends,
-            fake=_draw_fake,
-        )
-    define_opaque(
+        schema = f"{name}({draw}, str backend) -> Tensor"
+        setattr(ops, name, define_opaque(schema, backends=backends, fake=_draw_fake))
+    ops.integers = define_opaque(
         "integers(Tensor seed, Tensor index, SymInt[] shape, SymInt high, SymInt stream,"
         " str backend) -> Tensor",
         backends=backends,
@@ -119,14 +121,14 @@ def register(backends: Sequence[Backend]) -> None:
         "add_noise(Tensor x, Tensor sigma, Tensor? scale, Tensor seed, Tensor index, SymInt stream,"
         " ScalarType dtype, MemoryFormat memory_format, str backend) -> Tensor"
     )
-    define_opaque(f"_{add_noise}", backends=backends, fake=_add_noise_fake)
-    define_differentiable(add_noise, _add_noise)
+    ops._add_noise = define_opaque(f"_{add_noise}", backends=backends, fake=_add_noise_fake)
+    ops.add_noise = define_differentiable(add_noise, _add_noise)
     dropout = (
         "dropout(Tensor x, float p, Tensor seed, Tensor index, SymInt stream, str backend)"
         " -> Tensor"
     )
-    define_opaque(f"_{dropout}", backends=backends, fake=_dropout_fake)
-    define_differentiable(dropout, _dropout)
+    ops._dropout = define_opaque(f"_{dropout}", backends=backends, fake=_dropout_fake)
+    ops.dropout = define_differentiable(dropout, _dropout)
 
 
 def plain_calls(device: str) -> dict[str, tuple[Any, ...]]:

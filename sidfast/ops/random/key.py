@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode as has_mode
 
 from sidfast.base.errors import InputError
 
@@ -44,7 +47,7 @@ def seed_tensor(seed: int | Tensor, index: Tensor, stream: int) -> Tensor:
         raise InputError(
             expected="stream in [0, 2^32)", got=stream, fix="choose a smaller stream number"
         )
-    if isinstance(seed, Tensor):
+    if type(seed) is not int and isinstance(seed, Tensor):
         if seed.dtype != torch.int64 or seed.dim() != 0 or seed.device != index.device:
             raise InputError(
                 expected=f"seed as an int or a 0-d int64 tensor on {index.device}",
@@ -56,4 +59,13 @@ def seed_tensor(seed: int | Tensor, index: Tensor, stream: int) -> Tensor:
         raise InputError(
             expected="seed in [-2^63, 2^63)", got=seed, fix="choose a seed that fits int64"
         )
+    if type(index) is Tensor and index.is_cpu and not is_compiling() and not has_mode():
+        return _kept(seed)
     return torch.full((), seed, dtype=torch.int64, device=index.device)
+
+
+@lru_cache(maxsize=64)
+def _kept(seed: int) -> Tensor:
+    """A run draws under one seed again and again."""
+    with torch.inference_mode(False):
+        return torch.full((), seed, dtype=torch.int64, device="cpu")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from math import inf, isfinite
 from typing import Literal, overload
 
-import torch
 from torch import Tensor
 
 from sidfast.base.backends import Backend
-from sidfast.base.checks import check_device, check_dtype, per_sample
+from sidfast.base.checks import FLOATS, check_device, check_dtype, per_sample
 from sidfast.base.errors import InputError
 from sidfast.ops.score_losses import contract
 
@@ -68,7 +67,8 @@ def sid_loss(
 
     Computed in float32 whatever the storage type (float64 if an input is). Where an input needs a
     gradient, one read of the inputs makes the loss and those gradients. A second derivative is
-    refused. A sample with a NaN or an infinity gives zero loss and zero gradients.
+    refused. A sample with a NaN or an infinity gives zero loss and zero gradients. Autocast changes
+    nothing; torch.vmap loops over calls, without gradients.
 
     Args:
         images, teacher_x0, fake_x0: (B, ...) of one shape and device; float32, bfloat16, float16 or
@@ -88,13 +88,22 @@ def sid_loss(
         InputError: an argument of the wrong type, shape, range or device.
         BackendError: the back end asked for cannot serve the call.
     """
-    _check_batch(images, "teacher_x0", teacher_x0)
-    _check_batch(images, "fake_x0", fake_x0)
-    _check_positive("floor", floor)
-    if not math.isfinite(alpha):
+    shape = images.shape
+    if not (
+        shape == teacher_x0.shape == fake_x0.shape
+        and len(shape)
+        and images.device == teacher_x0.device == fake_x0.device
+        and images.dtype in FLOATS
+        and teacher_x0.dtype in FLOATS
+        and fake_x0.dtype in FLOATS
+        and 0 < floor < inf
+        and isfinite(alpha)
+        and isfinite(grad_scale)
+        and grad_scale
+    ):
+        _explain(images, {"teacher_x0": teacher_x0, "fake_x0": fake_x0}, grad_scale, floor=floor)
         raise InputError(expected="a finite alpha", got=alpha, fix="the paper uses 1.0 and 1.2")
-    _check_grad_scale(grad_scale)
-    loss, bad = torch.ops.sidfast.sid_loss.default(
+    loss, bad = contract.ops.sid_loss(
         images, teacher_x0, fake_x0, alpha, floor, grad_scale, backend
     )
     return (loss, bad) if return_bad else loss
@@ -148,35 +157,41 @@ def dsm_loss(
         sigma: (B,) or (B, 1, 1, ...) float32, noise level of each sample, > 0.
         sigma_data: standard deviation of the data, > 0.
     """
-    _check_batch(images, "denoised", denoised)
-    _check_positive("sigma_data", sigma_data)
-    sigma = per_sample("sigma", sigma.detach(), "images", images)
-    _check_grad_scale(grad_scale)
-    loss, bad = torch.ops.sidfast.dsm_loss.default(
-        images, denoised, sigma, sigma_data, grad_scale, backend
-    )
+    shape = images.shape
+    if not (
+        shape == denoised.shape
+        and len(shape)
+        and images.device == denoised.device
+        and images.dtype in FLOATS
+        and denoised.dtype in FLOATS
+        and 0 < sigma_data < inf
+        and isfinite(grad_scale)
+        and grad_scale
+    ):
+        _explain(images, {"denoised": denoised}, grad_scale, sigma_data=sigma_data)
+    sigma = per_sample("sigma", sigma, "images", images)
+    loss, bad = contract.ops.dsm_loss(images, denoised, sigma, sigma_data, grad_scale, backend)
     return (loss, bad) if return_bad else loss
 
 
-def _check_batch(images: Tensor, name: str, other: Tensor) -> None:
-    if images.shape != other.shape or images.dim() == 0:
-        raise InputError(
-            expected=f"images and {name} of one shape (B, ...)",
-            got=f"{tuple(images.shape)} and {tuple(other.shape)}",
-            fix="pass the same batch to both",
-        )
-    check_device("images", images, name, other)
-    check_dtype("images", images.dtype)
-    check_dtype(name, other.dtype)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise InputError(expected=f"{name} > 0", got=value, fix="pass a positive finite number")
-
-
-def _check_grad_scale(grad_scale: float) -> None:
-    if grad_scale == 0 or not math.isfinite(grad_scale):
+def _explain(
+    images: Tensor, others: dict[str, Tensor], grad_scale: float, **positive: float
+) -> None:
+    """Raise the InputError of the first of the arguments that does not fit."""
+    for name, other in others.items():
+        if images.shape != other.shape or images.dim() == 0:
+            raise InputError(
+                expected=f"images and {name} of one shape (B, ...)",
+                got=f"{tuple(images.shape)} and {tuple(other.shape)}",
+                fix="pass the same batch to both",
+            )
+        check_device("images", images, name, other)
+    for name, tensor in {"images": images, **others}.items():
+        check_dtype(name, tensor.dtype)
+    for name, value in positive.items():
+        if not 0 < value < inf:
+            raise InputError(expected=f"{name} > 0", got=value, fix="pass a positive finite number")
+    if grad_scale == 0 or not isfinite(grad_scale):
         raise InputError(
             expected="a finite grad_scale other than 0", got=grad_scale, fix="pass 1.0 if in doubt"
         )

@@ -9,9 +9,14 @@ import torch
 from torch import Tensor
 
 from sidfast.base import native
-from sidfast.ops.score_losses.contract import gradient_like, per_sample_outputs
+from sidfast.ops.score_losses.contract import gradient_like
 
 _STORAGE = (torch.float32, torch.bfloat16, torch.float16)
+# A new tensor costs less when it is like another one than when its type is spelt out.
+_LOSS = torch.empty(0, dtype=torch.float32, device="cpu")
+_BAD = torch.empty(0, dtype=torch.bool, device="cpu")
+_NOWHERE = _LOSS  # its address is 0
+_NO_GRADIENTS = (_NOWHERE, _NOWHERE, _NOWHERE)
 _OPERANDS = {"sid_loss": 3, "sid_loss_grads": 3, "dsm_loss": 2, "dsm_loss_grad": 2}
 
 
@@ -20,6 +25,12 @@ def reasons(op: str, *args: Any) -> list[str]:
     found = native.reasons()
     operands: Sequence[Tensor] = args[: _OPERANDS[op]]
     dtype = operands[0].dtype
+    for operand in operands:
+        if operand.dtype is not dtype or not operand.is_cpu:
+            break
+    else:
+        if dtype in _STORAGE:
+            return found
     if not all(operand.is_cpu for operand in operands):
         found.append("serves CPU tensors only")
     if not all(operand.dtype is dtype for operand in operands):
@@ -32,8 +43,7 @@ def reasons(op: str, *args: Any) -> list[str]:
 def sid_loss(
     images: Tensor, teacher_x0: Tensor, fake_x0: Tensor, alpha: float, floor: float
 ) -> tuple[Tensor, Tensor]:
-    need = (False, False, False)
-    return sid_loss_grads(images, teacher_x0, fake_x0, alpha, floor, 1.0, need)[:2]
+    return _sid(_rows((images, teacher_x0, fake_x0)), alpha, floor, 1.0, _NO_GRADIENTS)
 
 
 def sid_loss_grads(
@@ -46,90 +56,99 @@ def sid_loss_grads(
     need: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     operands = (images, teacher_x0, fake_x0)
-    loss, bad = per_sample_outputs(*operands)
-    grads = tuple(map(gradient_like, operands, need))
-    rows, same_order = _rows(operands)
-    made = grads if same_order else tuple(map(_in_rows_order, grads))
+    grads = (
+        gradient_like(images, need[0]),
+        gradient_like(teacher_x0, need[1]),
+        gradient_like(fake_x0, need[2]),
+    )
+    rows = _rows(operands)
+    made = grads if rows is operands else tuple(map(gradient_like, rows, need))
+    loss, bad = _sid(rows, alpha, floor, grad_scale, made)
+    if made is not grads:
+        for target, source in zip(grads, made, strict=True):
+            target.copy_(source)
+    return loss, bad, *grads
+
+
+def _sid(
+    rows: Sequence[Tensor], alpha: float, floor: float, grad_scale: float, grads: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    images, teacher, fake = rows
+    of_images, of_teacher, of_fake = grads
+    samples = images.shape[0]
+    loss, bad = _LOSS.new_empty(samples), _BAD.new_empty(samples)
     native.cpu_library().sid_loss(
-        *map(Tensor.data_ptr, rows),
+        images.data_ptr(),
+        teacher.data_ptr(),
+        fake.data_ptr(),
         native.storage(images.dtype),
-        *_row_shape(images),
+        samples,
+        images.numel() // (samples or 1),
         alpha,
         floor,
         grad_scale,
         loss.data_ptr(),
         bad.data_ptr(),
-        *[each.data_ptr() if wanted else 0 for each, wanted in zip(made, need, strict=True)],
+        of_images.data_ptr(),
+        of_teacher.data_ptr(),
+        of_fake.data_ptr(),
         torch.get_num_threads(),
     )
-    _hand_over(made, grads)
-    return loss, bad, grads[0], grads[1], grads[2]
+    return loss, bad
 
 
 def dsm_loss(
     images: Tensor, denoised: Tensor, sigma: Tensor, sigma_data: float
 ) -> tuple[Tensor, Tensor]:
-    return _dsm(images, denoised, sigma, sigma_data, 1.0, need=False)[:2]
+    return _dsm(_rows((images, denoised)), sigma, sigma_data, 1.0, _NOWHERE)
 
 
 def dsm_loss_grad(
     images: Tensor, denoised: Tensor, sigma: Tensor, sigma_data: float, grad_scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _dsm(images, denoised, sigma, sigma_data, grad_scale, need=True)
+    operands = (images, denoised)
+    grad = gradient_like(denoised)
+    rows = _rows(operands)
+    made = grad if rows is operands else gradient_like(rows[1])
+    loss, bad = _dsm(rows, sigma, sigma_data, grad_scale, made)
+    if made is not grad:
+        grad.copy_(made)
+    return loss, bad, grad
 
 
 def _dsm(
-    images: Tensor,
-    denoised: Tensor,
-    sigma: Tensor,
-    sigma_data: float,
-    grad_scale: float,
-    *,
-    need: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    loss, bad = per_sample_outputs(images, denoised)
-    grad = gradient_like(denoised, need)
-    rows, same_order = _rows((images, denoised))
-    made = grad if same_order else _in_rows_order(grad)
-    sigma = sigma.contiguous()
+    rows: Sequence[Tensor], sigma: Tensor, sigma_data: float, grad_scale: float, grad: Tensor
+) -> tuple[Tensor, Tensor]:
+    images, denoised = rows
+    samples, sigma = images.shape[0], sigma.contiguous()
+    loss, bad = _LOSS.new_empty(samples), _BAD.new_empty(samples)
     native.cpu_library().dsm_loss(
-        *map(Tensor.data_ptr, rows),
+        images.data_ptr(),
+        denoised.data_ptr(),
         sigma.data_ptr(),
         native.storage(images.dtype),
-        *_row_shape(images),
+        samples,
+        images.numel() // (samples or 1),
         sigma_data,
         grad_scale,
         loss.data_ptr(),
         bad.data_ptr(),
-        made.data_ptr() if need else 0,
+        grad.data_ptr(),
         torch.get_num_threads(),
     )
-    _hand_over((made,), (grad,))
-    return loss, bad, grad
+    return loss, bad
 
 
-def _row_shape(x: Tensor) -> tuple[int, int]:
-    batch = x.shape[0]
-    return batch, x.numel() // max(batch, 1)
+def _rows(operands: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The operands themselves if every sample of each has its elements in one order, else copies.
 
-
-def _rows(operands: Sequence[Tensor]) -> tuple[Sequence[Tensor], bool]:
-    """The operands with one element order in every sample, and whether they came with it.
-
-    Any dense order will do, since sums do not mind; operands of several become contiguous copies.
+    Any dense order will do, since sums do not mind; the copies are contiguous.
     """
-    for order in (torch.contiguous_format, torch.channels_last):
-        if all(operand.is_contiguous(memory_format=order) for operand in operands):
-            return operands, True
-    return [operand.contiguous() for operand in operands], False
-
-
-def _in_rows_order(grad: Tensor) -> Tensor:
-    """Where a gradient with strides of its own is first written."""
-    return torch.empty_like(grad, memory_format=torch.contiguous_format)
-
-
-def _hand_over(made: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
-    for source, grad in zip(made, grads, strict=True):
-        if source is not grad:
-            grad.copy_(source)
+    for operand in operands:
+        if not operand.is_contiguous():
+            break
+    else:
+        return operands
+    if all(operand.is_contiguous(memory_format=torch.channels_last) for operand in operands):
+        return operands
+    return [operand.contiguous() for operand in operands]

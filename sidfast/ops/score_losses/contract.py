@@ -18,6 +18,8 @@ A sample is bad if its loss or its weight is not finite: then its loss and gradi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,21 +27,25 @@ from torch import Tensor
 
 from sidfast.base.backends import Backend
 from sidfast.base.batch import spread
-from sidfast.base.contract import define_differentiable, define_opaque
+from sidfast.base.contract import define_differentiable, define_opaque, unobserved
 from sidfast.base.errors import InputError
+
+ops = SimpleNamespace()  # the room's operators by name, once registered
 
 
 def loss_dtype(*operands: Tensor) -> torch.dtype:
     """float32, or float64 as soon as one operand is."""
-    wide = any(operand.dtype == torch.float64 for operand in operands)
-    return torch.float64 if wide else torch.float32
+    for operand in operands:
+        if operand.dtype == torch.float64:
+            return torch.float64
+    return torch.float32
 
 
 def per_sample_outputs(*operands: Tensor) -> tuple[Tensor, Tensor]:
     """Empty `loss` and `bad`, (B,) each."""
-    first = operands[0]
+    first, dtype = operands[0], loss_dtype(*operands)
     batch = first.shape[0]
-    loss = first.new_empty(batch, dtype=loss_dtype(*operands))
+    loss = first.new_empty(batch) if first.dtype is dtype else first.new_empty(batch, dtype=dtype)
     return loss, first.new_empty(batch, dtype=torch.bool)
 
 
@@ -92,22 +98,19 @@ class _SidLoss(torch.autograd.Function):
         images: Tensor,
         teacher_x0: Tensor,
         fake_x0: Tensor,
-        alpha: float,
-        floor: float,
-        grad_scale: float,
-        backend: str,
+        constants: tuple[float, float, float, str],
     ) -> tuple[Tensor, Tensor]:
-        ctx.need = ctx.needs_input_grad[:3]
-        loss, bad, *grads = torch.ops.sidfast._sid_loss_grads.default(
-            images, teacher_x0, fake_x0, alpha, floor, grad_scale, ctx.need, backend
+        alpha, floor, grad_scale, backend = constants
+        ctx.need = need = ctx.needs_input_grad[:3]
+        loss, bad, *grads = ops._sid_loss_grads(
+            images, teacher_x0, fake_x0, alpha, floor, grad_scale, need, backend
         )
-        _save(ctx, bad, [g for g, need in zip(grads, ctx.need, strict=True) if need], grad_scale)
+        _save(ctx, grads, grad_scale)
         return loss, bad
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        grads = iter(_rescaled(ctx, upstream))
-        return *(next(grads) if need else None for need in ctx.need), *[None] * 4
+        return *_rescaled(ctx, upstream), None
 
 
 class _DsmLoss(torch.autograd.Function):
@@ -117,94 +120,107 @@ class _DsmLoss(torch.autograd.Function):
         images: Tensor,
         denoised: Tensor,
         sigma: Tensor,
-        sigma_data: float,
-        grad_scale: float,
-        backend: str,
+        constants: tuple[float, float, str],
     ) -> tuple[Tensor, Tensor]:
-        loss, bad, grad = torch.ops.sidfast._dsm_loss_grad.default(
+        sigma_data, grad_scale, backend = constants
+        ctx.need = (True,)
+        loss, bad, grad = ops._dsm_loss_grad(
             images, denoised, sigma, sigma_data, grad_scale, backend
         )
-        _save(ctx, bad, [grad], grad_scale)
+        _save(ctx, (grad,), grad_scale)
         return loss, bad
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        return None, *_rescaled(ctx, upstream), *[None] * 4
+        return None, *_rescaled(ctx, upstream), None, None
 
 
-def _save(ctx: Any, bad: Tensor, grads: Sequence[Tensor], grad_scale: float) -> None:
-    ctx.mark_non_differentiable(bad)
+def _save(ctx: Any, grads: Sequence[Tensor], grad_scale: float) -> None:
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*grads)
     ctx.grad_scale = grad_scale
 
 
-def _rescaled(ctx: Any, upstream: Tensor | None) -> list[Tensor | None]:
-    """The saved gradients, for `upstream` (B,) instead of `grad_scale`."""
+def _rescaled(ctx: Any, upstream: Tensor | None) -> Sequence[Tensor | None]:
+    """The needed gradients among the saved ones, for `upstream` (B,) instead of `grad_scale`."""
     if torch.is_grad_enabled():
         raise InputError(
             expected="a first derivative of a score loss, whose gradients the forward pass made",
             got="backward with create_graph=True",
             fix="leave create_graph out, or differentiate sidfast.ops.score_losses.reference",
         )
-    grads = ctx.saved_tensors
+    need: Sequence[bool] = ctx.need
     if upstream is None:
-        return [None] * len(grads)
-    if _readable(upstream) and bool((upstream == ctx.grad_scale).all()):
-        return list(grads)
+        return [None] * len(need)
+    grads = ctx.saved_tensors
+    if _is_all(upstream, ctx.grad_scale):
+        if all(need):
+            return grads
+        return [grad if wanted else None for grad, wanted in zip(grads, need, strict=True)]
     factor = upstream / ctx.grad_scale
-    return [(grad * spread(factor, grad)).to(grad.dtype) for grad in grads]
+    return [
+        (grad * spread(factor, grad)).to(grad.dtype) if wanted else None
+        for grad, wanted in zip(grads, need, strict=True)
+    ]
 
 
-def _readable(x: Tensor) -> bool:
-    """Whether looking at values neither waits for a device nor splits a traced graph."""
-    return x.device.type == "cpu" and type(x) is Tensor and not torch.compiler.is_compiling()
+def _is_all(x: Tensor, value: float) -> bool:
+    """Whether x (B,) holds `value` only, where to look neither waits nor splits a traced graph."""
+    return x.is_cpu and unobserved((x,)) and torch.equal(x, _filled(len(x), value, x.dtype))
+
+
+@lru_cache(maxsize=32)
+def _filled(size: int, value: float, dtype: torch.dtype) -> Tensor:
+    return torch.full((size,), value, dtype=dtype, device="cpu")
 
 
 def _sid_loss(
-    images: Tensor, teacher_x0: Tensor, fake_x0: Tensor, *args: Any
+    images: Tensor, teacher_x0: Tensor, fake_x0: Tensor, *constants: Any
 ) -> tuple[Tensor, Tensor]:
-    operands = (images, teacher_x0, fake_x0)
-    if torch.is_grad_enabled() and any(operand.requires_grad for operand in operands):
-        return _SidLoss.apply(*operands, *args)
-    alpha, floor, _, backend = args
-    return torch.ops.sidfast._sid_loss.default(*operands, alpha, floor, backend)
+    if torch.is_grad_enabled() and (
+        images.requires_grad or teacher_x0.requires_grad or fake_x0.requires_grad
+    ):
+        return _SidLoss.apply(images, teacher_x0, fake_x0, constants)
+    alpha, floor, _, backend = constants
+    return ops._sid_loss(images, teacher_x0, fake_x0, alpha, floor, backend)
 
 
-def _dsm_loss(images: Tensor, denoised: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    if torch.is_grad_enabled() and denoised.requires_grad:
-        return _DsmLoss.apply(images, denoised, *args)
-    sigma, sigma_data, _, backend = args
-    return torch.ops.sidfast._dsm_loss.default(images, denoised, sigma, sigma_data, backend)
+def _dsm_loss(
+    images: Tensor, denoised: Tensor, sigma: Tensor, *constants: Any
+) -> tuple[Tensor, Tensor]:
+    if denoised.requires_grad and torch.is_grad_enabled():
+        return _DsmLoss.apply(images, denoised, sigma, constants)
+    sigma_data, _, backend = constants
+    return ops._dsm_loss(images, denoised, sigma, sigma_data, backend)
 
 
 def register(backends: Sequence[Backend]) -> None:
     """Define the room's operators, served by `backends`."""
     operands = "Tensor images, Tensor teacher_x0, Tensor fake_x0, float alpha, float floor"
     values = "Tensor loss, Tensor bad"
-    define_opaque(
+    ops._sid_loss = define_opaque(
         f"_sid_loss({operands}, str backend) -> ({values})", backends=backends, fake=_sid_fake
     )
-    define_opaque(
+    ops._sid_loss_grads = define_opaque(
         f"_sid_loss_grads({operands}, float grad_scale, bool[] need, str backend)"
         f" -> ({values}, Tensor grad_images, Tensor grad_teacher, Tensor grad_fake)",
         backends=backends,
         fake=_sid_grads_fake,
     )
-    define_differentiable(
+    ops.sid_loss = define_differentiable(
         f"sid_loss({operands}, float grad_scale, str backend) -> ({values})", _sid_loss
     )
     operands = "Tensor images, Tensor denoised, Tensor sigma, float sigma_data"
-    define_opaque(
+    ops._dsm_loss = define_opaque(
         f"_dsm_loss({operands}, str backend) -> ({values})", backends=backends, fake=_dsm_fake
     )
-    define_opaque(
+    ops._dsm_loss_grad = define_opaque(
         f"_dsm_loss_grad({operands}, float grad_scale, str backend)"
         f" -> ({values}, Tensor grad_denoised)",
         backends=backends,
         fake=_dsm_grad_fake,
     )
-    define_differentiable(
+    ops.dsm_loss = define_differentiable(
         f"dsm_loss({operands}, float grad_scale, str backend) -> ({values})", _dsm_loss
     )
 
