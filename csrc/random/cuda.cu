@@ -11,6 +11,10 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kBlock = 4;  // numbers that come from one counter
 
+// Blocks that share a multiprocessor: as many as leave a thread of so many elements its registers.
+template <int elements>
+constexpr int kBlocks = elements > 4 ? 3 : 4;
+
 // Kinds of numbers: what is made of the four words of a counter.
 struct Normals {
   using Value = F;
@@ -111,7 +115,7 @@ struct Rows {
 };
 
 template <int run, class Kind, class Op>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, kBlocks<run>)
     planar(Op op, Values x, Values out, Rows rows, DeviceKey key) {
   over_units(rows.samples, ceil_div(rows.size, run), key,
              [&](int64_t sample, const SampleKey& sample_key, int64_t unit) {
@@ -200,7 +204,7 @@ struct Tile {
 };
 
 template <int width, class Kind, class Op>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, kBlocks<4 * width>)
     tiles(Op op, Values x, Values out, ImageShape shape, DeviceKey key) {
   using Tile = cuda::Tile<width>;
   const int64_t across = shape.channels / width;

@@ -1,9 +1,8 @@
-"""The compiled CUDA library, loaded when first asked for; loading it needs neither GPU nor driver."""
+"""The compiled CUDA library, loaded when first asked for, which needs neither GPU nor driver."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -52,13 +51,17 @@ def architectures() -> list[str]:
     return library().architectures.split()
 
 
-def reasons(tensors: Iterable[Tensor]) -> list[str]:
-    """Why the CUDA library cannot serve `tensors`, which are on one device; empty if it can."""
-    found = missing()
-    devices = {tensor.device for tensor in tensors}
-    if any(device.type != "cuda" for device in devices):
-        return [*found, "serves CUDA tensors only"]
-    return found or [reason for device in devices for reason in _unfit(device)]
+def reasons(first: Tensor, *others: Tensor) -> list[str]:
+    """Why the CUDA library cannot serve these tensors; empty if it can.
+
+    Tensors on a CPU never load it.
+    """
+    if not first.is_cuda:
+        return ["serves CUDA tensors only"]
+    found = missing() or [*_unfit(first.device)]
+    if any(other.device != first.device for other in others):
+        found.append("serves tensors of one device only")
+    return found
 
 
 def where(x: Tensor) -> tuple[int, int]:

@@ -18,7 +18,7 @@ EMULATED = Place("cpu", "cuda", "emulated")
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" in metafunc.fixturenames:
         each = places(metafunc.module.ROOM, every_isa="every_isa" in metafunc.fixturenames)
-        if cuda_emulator.available():
+        if any(row.name == EMULATED.backend for row in metafunc.module.ROOM.BACKENDS):
             each.append(EMULATED)
         metafunc.parametrize("place", each, indirect=True, ids=str)
 
@@ -26,6 +26,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     emulated = request.param == EMULATED
+    if emulated and cuda_emulator.missing():
+        pytest.skip(cuda_emulator.missing())
     with cuda_emulator.emulated() if emulated else instruction_set(request.param.isa):
         yield request.param
 

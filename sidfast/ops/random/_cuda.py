@@ -18,7 +18,7 @@ _STORAGE = (torch.float32, torch.bfloat16, torch.float16)
 
 def reasons(op: str, *args: Any) -> list[str]:
     """Why the CUDA library cannot serve `op(*args)`; empty if it can."""
-    found = cuda.reasons([arg for arg in args if isinstance(arg, Tensor)])
+    found = cuda.reasons(*(arg for arg in args if isinstance(arg, Tensor)))
     allowed = (torch.float32,) if op == "uniform" else _STORAGE
     dtypes = {args[0].dtype} if op in ("add_noise", "dropout") else set()
     if op in _OUTPUT_DTYPE:

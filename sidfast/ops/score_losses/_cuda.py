@@ -19,7 +19,8 @@ _ALIGNMENT = 16  # bytes
 def reasons(op: str, *args: Any) -> list[str]:
     """Why the CUDA library cannot serve `op(*args)`; empty if it can."""
     operands: Sequence[Tensor] = args[: _OPERANDS[op]]
-    found = cuda.reasons(operands)
+    tensors = [arg for arg in args if isinstance(arg, Tensor)]
+    found = cuda.reasons(*tensors)
     dtype = operands[0].dtype
     if any(operand.dtype != dtype for operand in operands):
         found.append(f"needs one dtype, got {', '.join(str(each.dtype) for each in operands)}")
