@@ -13,23 +13,27 @@ set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 
-# Machine code for these, e.g. "80;90", and PTX of the last for devices to come.
-set(SIDFAST_CUDA_ARCHS "" CACHE STRING "Compute capabilities; empty: what nvcc knows of 80, 90, 100")
-set(architectures ${SIDFAST_CUDA_ARCHS})
-if(NOT architectures)
-  set(architectures 80 90)
+# Machine code for these, e.g. "80;90", or for the devices of this machine; and PTX of the newest for
+# devices to come.
+set(SIDFAST_CUDA_ARCHS "" CACHE STRING "Compute capabilities, or native; empty: all that are known")
+set(numbers ${SIDFAST_CUDA_ARCHS})
+if(numbers STREQUAL "native")
+  string(REPLACE "-real" "" numbers "${CMAKE_CUDA_ARCHITECTURES_NATIVE}")
+  if(NOT numbers MATCHES "^[0-9]")
+    message(FATAL_ERROR "SIDFAST_CUDA_ARCHS=native, but no CUDA device was found")
+  endif()
+elseif(NOT numbers)
+  set(numbers 80 90)
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-    list(APPEND architectures 100)
+    list(APPEND numbers 100)
   endif()
 endif()
-list(SORT architectures COMPARE NATURAL)
-list(TRANSFORM architectures PREPEND "sm_" OUTPUT_VARIABLE names)
-list(TRANSFORM architectures APPEND "-real")
-list(GET architectures -1 newest)
-string(REPLACE "-real" "-virtual" newest ${newest})
-list(APPEND architectures ${newest})
-string(REPLACE "-virtual" "" newest ${newest})
-list(APPEND names "compute_${newest}")
+list(SORT numbers COMPARE NATURAL)
+list(GET numbers -1 newest)
+list(TRANSFORM numbers APPEND "-real" OUTPUT_VARIABLE architectures)
+list(APPEND architectures ${newest}-virtual)
+list(TRANSFORM numbers PREPEND "sm_" OUTPUT_VARIABLE names)
+list(APPEND names compute_${newest})
 list(JOIN names " " names)
 
 pybind11_add_module(_cuda MODULE NO_EXTRAS
@@ -42,5 +46,5 @@ target_compile_definitions(_cuda PRIVATE "SIDFAST_CUDA_ARCHITECTURES=\"${names}\
 # Equal bits on every device: see csrc/base/lane.cuh.
 target_compile_options(_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CXX>:-O3 -Wall -Wextra>
-  $<$<COMPILE_LANGUAGE:CUDA>:-O3 --fmad=false -lineinfo>)
+  $<$<COMPILE_LANGUAGE:CUDA>:-O3 --fmad=false>)
 pybind11_strip(_cuda)

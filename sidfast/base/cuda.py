@@ -51,6 +51,12 @@ def architectures() -> list[str]:
     return library().architectures.split()
 
 
+def build() -> str:
+    """What the library was built with and for, in words."""
+    runtime, _ = library().versions()
+    return f"CUDA {_version(runtime)}, {', '.join(architectures())}"
+
+
 def reasons(first: Tensor, *others: Tensor) -> list[str]:
     """Why the CUDA library cannot serve these tensors; empty if it can.
 
