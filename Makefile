@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch>=2.11' || echo 'torch==2.13.0')
-SOURCES := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
+SOURCES := $(wildcard cmake/* csrc/*.cpp csrc/*/*.*)
 
 .PHONY: demo test lint bench aot help
 

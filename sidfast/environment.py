@@ -8,7 +8,7 @@ from importlib import metadata
 
 import torch
 
-from sidfast.base import native
+from sidfast.base import cuda, native
 from sidfast.base.version import __version__
 from sidfast.ops import backends_report
 
@@ -34,6 +34,8 @@ class Info:
         devices: one line per device.
         native: why the compiled CPU library cannot be used; empty if it can.
         instruction_set: what that library runs with here, "" without it.
+        cuda: why the compiled CUDA library cannot be used, whatever the device; empty if it can.
+        cuda_build: CUDA version and architectures of that library, "" without it.
         backends: (device, operator) -> back end -> reasons why it cannot serve there.
     """
 
@@ -41,6 +43,8 @@ class Info:
     devices: list[str]
     native: list[str]
     instruction_set: str
+    cuda: list[str]
+    cuda_build: str
     backends: dict[tuple[str, str], dict[str, list[str]]]
 
     def __str__(self) -> str:
@@ -49,6 +53,7 @@ class Info:
         lines += ["devices", *(f"  {device}" for device in self.devices)]
         state = "; ".join(self.native) or f"loaded, {self.instruction_set}"
         lines += ["native CPU library", f"  {state}"]
+        lines += ["CUDA library", f"  {'; '.join(self.cuda) or f'loaded, {self.cuda_build}'}"]
         lines.append("operators (back ends in order of preference)")
         for (device, op), rows in self.backends.items():
             parts = [
@@ -81,4 +86,14 @@ def info() -> Info:
         devices.append("cuda: none that torch can use")
     missing = native.reasons()
     instruction_set = "" if missing else native.cpu_library().isa()
-    return Info(versions, devices, missing, instruction_set, backends_report(kinds))
+    no_cuda = cuda.missing()
+    cuda_build = "" if no_cuda else cuda.build()
+    return Info(
+        versions,
+        devices,
+        missing,
+        instruction_set,
+        no_cuda,
+        cuda_build,
+        backends_report(kinds),
+    )

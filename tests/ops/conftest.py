@@ -10,19 +10,27 @@ from collections.abc import Iterator
 
 import pytest
 
+from sidfast.testing import cuda_emulator
 from sidfast.testing.backends import Place, instruction_set, places
 from sidfast.testing.interpreter import rounding_to_nearest
+
+EMULATED = Place("cpu", "cuda", "emulated")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" in metafunc.fixturenames:
         each = places(metafunc.module.ROOM, every_isa="every_isa" in metafunc.fixturenames)
+        if any(row.name == EMULATED.backend for row in metafunc.module.ROOM.BACKENDS):
+            each.append(EMULATED)
         metafunc.parametrize("place", each, indirect=True, ids=str)
 
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    with instruction_set(request.param.isa):
+    emulated = request.param == EMULATED
+    if emulated and cuda_emulator.missing():
+        pytest.skip(cuda_emulator.missing())
+    with cuda_emulator.emulated() if emulated else instruction_set(request.param.isa):
         yield request.param
 
 

@@ -26,6 +26,7 @@ __all__ = ["BACKENDS", "Key", "add_noise", "dropout", "integers", "normal", "uni
 BACKENDS = (
     Backend("native", "sidfast.ops.random._native"),
     Backend("triton", "sidfast.ops.random._triton"),
+    Backend("cuda", "sidfast.ops.random._cuda"),
     Backend("reference", "sidfast.ops.random.reference"),
 )
 contract.register(BACKENDS)
