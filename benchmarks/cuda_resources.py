@@ -2,8 +2,8 @@
 
     python benchmarks/cuda_resources.py > benchmarks/results/cuda_resources.md
 
-Needs the library (`SIDFAST_CUDA=1 pip install .`) and cuobjdump and c++filt on PATH (CUDA,
-binutils); no GPU. Ends with status 1 if a kernel spills.
+Needs the library (`SIDFAST_CUDA=1 pip install .`) and, on PATH, cuobjdump (CUDA) and c++filt
+(binutils); no GPU. Ends with status 1 if a kernel spills.
 """
 
 from __future__ import annotations
