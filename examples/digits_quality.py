@@ -1,10 +1,10 @@
-"""How good is the demo's generator? Three seeds, alpha 1.0 and 1.2, against its teacher.
+"""How good is a digits generator? Three seeds, alpha 1.0 and 1.2, against its teacher.
 
-    python examples/digits_quality.py --runs runs/quality --out benchmarks/results
+    python examples/digits_quality.py --kimg 500 --runs runs/quality --out benchmarks/results
 
-Each run is `sidfast distill digits`; the generator of each is measured by the protocol of
-`sidfast evaluate` on samples of its own seed, the teacher once per seed. Writes digits.json,
-digits.md and digits.png. Runs that are already there are not made again.
+Each run is `sidfast distill digits --kimg ...`, the demo's but for its length; its generator is
+measured by the protocol of `sidfast evaluate` on samples of its own seed, the teacher once per
+seed. Writes digits.json, digits.md and digits.png. Runs that are already there are not made again.
 """
 
 from __future__ import annotations
@@ -45,20 +45,22 @@ COLUMNS = (
 )
 
 
-def distilled(folder: Path, alpha: float, seed: int) -> sidfast.DistillResult | None:
+def distilled(folder: Path, cfg: sidfast.DistillConfig) -> sidfast.DistillResult | None:
     """Make the run if it is not there."""
     if (folder / "generator.safetensors").exists():
         return None
     return sidfast.distill(
         sidfast.load_teacher("digits"),
-        sidfast.recipes.digits(alpha=alpha, seed=seed),
+        cfg,
         out=folder,
         references=digits("train")[0],
         teacher_name="digits",
     )
 
 
-def collect(runs: Path, alphas: list[float], seeds: list[int], n: int) -> list[dict[str, Any]]:
+def collect(
+    runs: Path, alphas: list[float], seeds: list[int], kimg: float, n: int
+) -> list[dict[str, Any]]:
     """One record per run: its report, curve and fit."""
     references, heldout = digits("train")[0], digits("heldout")[0]
     teachers: dict[int, Quality] = {}
@@ -66,7 +68,7 @@ def collect(runs: Path, alphas: list[float], seeds: list[int], n: int) -> list[d
     for alpha in alphas:
         for seed in seeds:
             folder = runs / f"alpha{alpha}-seed{seed}"
-            distilled(folder, alpha, seed)
+            distilled(folder, sidfast.recipes.digits(alpha=alpha, seed=seed, kimg=kimg))
             if seed not in teachers:
                 yardstick = Yardstick(references, heldout, digits_classifier(), seed=seed)
                 sampler = TeacherSampler(sidfast.load_teacher("digits"))
@@ -156,15 +158,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--alphas", type=float, nargs="*", default=[1.0, 1.2])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--kimg", type=float, default=500.0)
     parser.add_argument("-n", type=int, default=10_000)
     args = parser.parse_args()
-    records = collect(args.runs, args.alphas, args.seeds, args.n)
+    records = collect(args.runs, args.alphas, args.seeds, args.kimg, args.n)
     args.out.mkdir(parents=True, exist_ok=True)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    page = {"versions": versions, "samples": args.n, "runs": records}
+    page = {"versions": versions, "kimg": args.kimg, "samples": args.n, "runs": records}
     (args.out / "digits.json").write_text(json.dumps(page, indent=1) + "\n")
     plot(records, args.out / "digits.png")
-    text = f"# Quality of the digits demo\n\n{table(records)}\n![curves](digits.png)\n"
+    title = f"# Quality of digits generators, {args.kimg:g} kimg"
+    text = f"{title}\n\n{table(records)}\n![curves](digits.png)\n"
     (args.out / "digits.md").write_text(text)
     print(text)
 
