@@ -114,11 +114,12 @@ class UNetBlock(nn.Module):
         return joined if self.skip_scale == 1 else joined.mul_(self.skip_scale)
 
     def _attention(self, x: Tensor) -> Tensor:
-        # Published weights interleave the channels as [head][channel][q, k, v].
+        # Published weights interleave the channels as [head][channel][q, k, v]. Products of
+        # interleaved matrices would be made one by one.
         n, c, height, width = x.shape
         qkv = self.qkv(self.norm2(x)).permute(0, 2, 3, 1)
         tokens = qkv.reshape(n, height * width, self.num_heads, c // self.num_heads, 3)
-        mixed = attend(*tokens.permute(4, 0, 2, 1, 3).unbind(0))
+        mixed = attend(*tokens.permute(4, 0, 2, 1, 3).contiguous().unbind(0))
         mixed = mixed.transpose(1, 2).reshape(n, height, width, c)
         return self.proj(mixed.permute(0, 3, 1, 2))
 
