@@ -44,7 +44,8 @@ def quality() -> str:
     from digits_quality import table
 
     results = json.loads((RESULTS / "digits.json").read_text())
-    return table(results["runs"]) + "\n![curves](benchmarks/results/digits.png)\n"
+    length = f"After {results['kimg']:g} thousand images a run, by `examples/digits_quality.py`."
+    return f"{table(results['runs'])}\n{length}\n\n![curves](benchmarks/results/digits.png)\n"
 
 
 def main() -> None:
