@@ -11,9 +11,15 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kBlock = 4;  // numbers that come from one counter
 
-// Blocks that share a multiprocessor: as many as leave a thread of so many elements its registers.
+// Blocks that share a multiprocessor: as many as leave a thread of so many elements its registers,
+// of which code for sm_100 takes more.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kFewBlocks = 2;
+#else
+constexpr int kFewBlocks = 3;
+#endif
 template <int elements>
-constexpr int kBlocks = elements > 4 ? 3 : 4;
+constexpr int kBlocks = elements > 4 ? kFewBlocks : 4;
 
 // Kinds of numbers: what is made of the four words of a counter.
 struct Normals {
