@@ -12,7 +12,7 @@ import pytest
 
 from sidfast.testing import cuda_emulator
 from sidfast.testing.backends import Place, instruction_set, places
-from sidfast.testing.interpreter import rounding_to_nearest
+from sidfast.testing.interpreter import looking_up_the_language_once, rounding_to_nearest
 
 EMULATED = Place("cpu", "cuda", "emulated")
 
@@ -52,5 +52,5 @@ def backend(place: Place) -> str:
 @pytest.fixture(scope="session", autouse=os.environ.get("TRITON_INTERPRET") == "1")
 def interpreter() -> Iterator[None]:
     """Triton's, where kernels are interpreted: see tests/ops/test_triton.py."""
-    with rounding_to_nearest():
+    with rounding_to_nearest(), looking_up_the_language_once():
         yield
