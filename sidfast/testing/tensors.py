@@ -9,14 +9,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+# Triton's interpreter takes 20 ms a program: there, samples of no more programs than show an edge.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
 # Images of the published networks and of the digits, odd sizes, few dimensions, nothing at all.
-# Triton's interpreter takes 30 ms a program: there, the smallest of more than one program a sample.
 SHAPES = (
-    *(
-        [(2, 3, 20, 20)]
-        if os.environ.get("TRITON_INTERPRET") == "1"
-        else [(4, 3, 32, 32), (2, 3, 64, 64)]
-    ),
+    *([(2, 3, 20, 20)] if INTERPRETED else [(4, 3, 32, 32), (2, 3, 64, 64)]),
     (5, 1, 8, 8),
     (3, 4, 17, 5),
     (2, 3, 5),

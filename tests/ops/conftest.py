@@ -5,7 +5,6 @@ A test file names the room it tests: `ROOM = sidfast.ops.random`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from sidfast.testing import cuda_emulator
 from sidfast.testing.backends import Place, instruction_set, places
 from sidfast.testing.interpreter import looking_up_the_language_once, rounding_to_nearest
+from sidfast.testing.tensors import INTERPRETED
 
 EMULATED = Place("cpu", "cuda", "emulated")
 
@@ -49,7 +49,7 @@ def backend(place: Place) -> str:
     return place.backend
 
 
-@pytest.fixture(scope="session", autouse=os.environ.get("TRITON_INTERPRET") == "1")
+@pytest.fixture(scope="session", autouse=INTERPRETED)
 def interpreter() -> Iterator[None]:
     """Triton's, where kernels are interpreted: see tests/ops/test_triton.py."""
     with rounding_to_nearest(), looking_up_the_language_once():

@@ -19,9 +19,9 @@ from torch import Tensor
 from sidfast.base.errors import BackendError
 from sidfast.ops import normal, score_losses, sid_loss
 from sidfast.ops.random import reference
+from sidfast.testing.tensors import INTERPRETED
 
 ROOT = Path(__file__).resolve().parents[2]
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="compiled kernels need a GPU")
 as_usual = pytest.mark.skipif(INTERPRETED, reason="kernels are interpreted")
 
