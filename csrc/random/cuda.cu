@@ -3,7 +3,7 @@
 #include "base/launch.cuh"
 #include "base/philox.cuh"
 #include "base/storage.cuh"
-#include "random/box_muller.h"
+#include "base/box_muller.h"
 
 namespace sidfast::cuda {
 namespace {
