@@ -26,6 +26,7 @@ EMULATOR = ROOT / "tests" / "cuda_emulator"
 SOURCES = (
     "csrc/cuda_bindings.cpp",
     "csrc/score_losses/cuda.cu",
+    "csrc/score_losses/cuda_raw.cu",
     "csrc/random/cuda.cu",
     "tests/cuda_emulator/emulator.cpp",
 )
