@@ -117,7 +117,7 @@ def total(values: tl.tensor) -> tl.tensor:
 @triton.jit
 def single(value: tl.float64) -> tl.tensor:
     """A launch's number in float32: left alone, it would make float64 of a block it meets."""
-    return tl.to_tensor(value).to(tl.float32)
+    return tl.full((), value, tl.float32)
 
 
 @triton.jit
