@@ -82,7 +82,7 @@ def random_calls() -> Iterator[Call]:
 
 
 def score_losses_calls() -> Iterator[Call]:
-    sigma = on_meta(64)
+    sigma, index = on_meta(64), on_meta(64, dtype=torch.int64)
     shapes = ((64, 7), (64, 3, 32, 32), (64, 3, 64, 64), (64, 1, 128, 128), (64, 3, 256, 256))
     calls = [(shape, dtype) for shape in shapes for dtype in (F32, BF16)]
     calls += [((64, 8191), F32), ((64, 3, 63, 61), F32), ((64, 3, 2048, 2048), BF16)]
@@ -93,6 +93,29 @@ def score_losses_calls() -> Iterator[Call]:
         yield "sid_loss_grads", f"{label}, all", (*sid, 1.0, (True, True, True))
         yield "dsm_loss", label, (x, x, sigma, 0.5)
         yield "dsm_loss_grad", label, (x, x, sigma, 0.5, 1.0)
+    for shape, dtype in (((64, 3, 64, 64), F32), ((64, 3, 64, 64), BF16), ((64, 3, 256, 256), F32)):
+        x, label = on_meta(*shape, dtype=dtype), f"{shape} {name(dtype)}"
+        yield "vsd_loss", label, (x, x, x, sigma, 0.0, 1e-6)
+        yield "vsd_loss_grad", label, (x, x, x, sigma, 0.0, 1e-6, 1.0)
+    mixed = [((64, 3, 64, 64), dtypes) for dtypes in ((F32, F32), (F32, BF16), (BF16, BF16))]
+    shapes = ((64, 7), (64, 3, 32, 32), (64, 3, 256, 256), (64, 8191), (64, 3, 63, 61))
+    mixed += [(shape, (F32, BF16)) for shape in shapes]
+    sources = ("noise", PLANAR), ("noise", LAST), ("noisy", PLANAR)
+    for (shape, (dtype, raw_dtype)), (source, stored) in itertools.product(mixed, sources):
+        if stored is LAST and len(shape) != 4:
+            continue
+        x = on_meta(*shape, dtype=dtype, stored=stored)
+        raw = on_meta(*shape, dtype=raw_dtype, stored=stored)
+        noisy, seed = (None, on_meta(dtype=torch.int64)) if source == "noise" else (x, None)
+        folded = (noisy, sigma, seed, None if seed is None else index, 1, sigma, sigma)
+        sid, dsm = (x, raw, raw, *folded, 1.2, 1e-5), (x, raw, *folded, 0.5)
+        label = f"{shape} {name(dtype)}, {name(raw_dtype)} {name(stored)}, {source}"
+        need = (True, True, True, noisy is not None)
+        yield "sid_loss_raw_grads", f"{label}, all", (*sid, 1.0, need)
+        yield "dsm_loss_raw_grad", label, (*dsm, 1.0)
+        if source == "noise":
+            yield "sid_loss_raw", label, sid
+            yield "dsm_loss_raw", label, dsm
 
 
 ROOMS = {"random": random_calls, "score_losses": score_losses_calls}

@@ -2,6 +2,8 @@
 // e = teacher - images and d = teacher - fake.
 #pragma once
 
+#include <type_traits>
+
 #include "score_losses/sources.cuh"
 
 namespace sidfast::cuda {

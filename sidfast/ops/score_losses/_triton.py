@@ -3,9 +3,9 @@
 A sample of up to 16384 elements, or 8192 if they are no multiple of 16, stays in one program's
 registers between its sums and its gradients: one launch, one read. A larger one is cut into parts:
 a launch for their sums, another that adds those up in their order and looks at the operands again
-(`dsm_loss` only where a sample is bad). How a sample is summed depends on its size alone, so the
-bits depend neither on the batch nor on the gradients asked for. Kernels: `_triton_pair.py`,
-`_triton_dsm.py`.
+(`dsm_loss` only where a sample is bad). How a sample is summed depends on its size and layout
+alone, so the bits depend neither on the batch nor on the gradients asked for. The kernels are in
+`_triton_pair.py` and `_triton_dsm.py`.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def dsm_sample(
             images, network, folded, stream, sample, tile * BLOCK, size, CHANNELS, BLOCK
         )
         scores += residual * residual
-        residuals = residuals + (residual,)  # noqa: RUF005
+        residuals += (residual,)  # type: ignore[assignment]
     now = _weight(sigma + sample, sigma_data)
     good = conclude(loss + sample, weight + sample, total(scores) * now, now, True, True)
     if grad is not None:

@@ -159,7 +159,8 @@ def _tiles(
         error, difference = _pair(batches, folded, stream, sample, start, size, CHANNELS, BLOCK)
         error_sums += tl.abs(error)
         scores += _score(error, difference, alpha, KIND)
-        errors, differences = errors + (error,), differences + (difference,)  # noqa: RUF005
+        errors += (error,)  # type: ignore[assignment]
+        differences += (difference,)  # type: ignore[assignment]
     return errors, differences, total(error_sums), total(scores)
 
 
