@@ -123,9 +123,13 @@ RawArguments raw_arguments(uintptr_t noisy, uintptr_t sigma, uintptr_t c_skip, u
 }
 
 void bind_score_losses(py::module_& m) {
-  m.def("workspace", [](Dtype networks, int64_t samples, int64_t size, int device) {
+  m.def("workspace", [](Dtype dtype, int64_t samples, int64_t size, int device) {
     const OnDevice guard(device);
-    return cuda::workspace(networks, row_shape(samples, size));
+    return cuda::workspace(dtype, row_shape(samples, size));
+  });
+  m.def("workspace_raw", [](int64_t samples, int64_t size, int device) {
+    const OnDevice guard(device);
+    return cuda::workspace_raw(row_shape(samples, size));
   });
   m.def("sid_loss", [](uintptr_t images, uintptr_t teacher, uintptr_t fake, Dtype dtype,
                        int64_t samples, int64_t size, double alpha, double floor, double scale,

@@ -38,10 +38,12 @@ Raw<Image, Network> source(const void* images, const RawArguments& given, const 
 
 int64_t workspace(Dtype dtype, const RowShape& shape) {
   return typed(dtype, [&](auto tag) {
-    using Loss = Pair<Denoised<decltype(tag)>, Sid>;
-    if (cluster_of<Loss>(shape.size)) return int64_t{0};
-    return 2 * shape.samples * chunks_of<Loss>(shape.size).count;
+    return workspace_of<Pair<Denoised<decltype(tag)>, Sid>>(shape);
   });
+}
+
+int64_t workspace_raw(const RowShape& shape) {
+  return workspace_of<Pair<Raw<float, float>, Sid>>(shape);
 }
 
 Status sid(const SidArguments& given, Dtype dtype, const RowShape& shape, double* workspace,

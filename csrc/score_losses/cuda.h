@@ -7,10 +7,11 @@
 
 namespace sidfast::cuda {
 
-// Doubles of workspace that one call needs: 0 where a sample stays on the chip between its sums and
-// its gradients. Which samples do depends on their size, the networks' type and the current device
-// alone.
-int64_t workspace(Dtype networks, const RowShape&);
+// Doubles of workspace that one call needs, one of raw outputs, whatever their type, or another: 0
+// where a sample stays on the chip between its sums and its gradients. Which samples do depends on
+// their size and type and on the current device alone.
+int64_t workspace(Dtype, const RowShape&);
+int64_t workspace_raw(const RowShape&);
 
 Status sid(const SidArguments&, Dtype, const RowShape&, double* workspace, void* stream);
 Status vsd(const VsdArguments&, Dtype, const RowShape&, double* workspace, void* stream);

@@ -216,6 +216,13 @@ Status run(const Loss& loss, const RowShape& shape, double* workspace, void* str
                 chunks, visited, aligned, static_cast<const Sums<double>*>(partial));
 }
 
+// Doubles that run() needs.
+template <class Loss>
+int64_t workspace_of(const RowShape& shape) {
+  if (cluster_of<Loss>(shape.size)) return 0;
+  return 2 * shape.samples * chunks_of<Loss>(shape.size).count;
+}
+
 template <class Then>
 auto typed(Dtype dtype, const Then& then) {
   switch (dtype) {

@@ -43,13 +43,17 @@ struct Denoised {
   bool aligned(int64_t size) const { return rows_aligned(images, size); }
 };
 
+// Elements that a thread takes of raw outputs at a time, whatever their type: half as many would
+// mean twice as many threads, without the registers that noise is made in.
+inline constexpr int kRawRun = 8;
+
 // Networks put out what c_skip x_t + c_out output makes an image; x_t is given, or made again.
 template <class X, class Y>
 struct Raw {
   using Image = X;
   using Network = Y;
   static constexpr bool kRaw = true;
-  static constexpr int kRun = kAccess<X> > kAccess<Y> ? kAccess<X> : kAccess<Y>;
+  static constexpr int kRun = kRawRun;
 
   struct Sample {
     float c_skip, c_out, sigma;
@@ -94,10 +98,15 @@ struct Raw {
     if (channels == 1) {
       numbers<Normals, kRun>(own.key, offset, noise);
     } else {
+      // One counter after the other: side by side they would need too many registers.
       int64_t pixel = offset / channels, channel = offset - pixel * channels;
-#pragma unroll
+#pragma unroll 1
       for (int i = 0; i < kRun; ++i) {
-        noise[i] = normal_of(own.key, channel * pixels + pixel);
+        const F made = normal_of(own.key, channel * pixels + pixel);
+#pragma unroll
+        for (int j = 0; j < kRun; ++j) {
+          if (i == j) noise[j] = made;
+        }
         if (++channel == channels) {
           channel = 0;
           ++pixel;

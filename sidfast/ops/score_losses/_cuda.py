@@ -83,7 +83,7 @@ def sid_loss_raw_grads(
     grad_scale: float,
     need: Sequence[bool],
 ) -> tuple[Tensor, ...]:
-    call = _Call((images, teacher_raw, fake_raw, noisy), slice(0, 4), need)
+    call = _Call((images, teacher_raw, fake_raw, noisy), slice(0, 4), need, raw=True)
     *batches, given = call.batches
     cuda.library().sid_loss_raw(
         *batches,
@@ -188,7 +188,7 @@ def _dsm_raw(
     *,
     need: bool,
 ) -> tuple[Tensor, ...]:
-    call = _Call((images, raw, noisy), slice(1, 2), (need,))
+    call = _Call((images, raw, noisy), slice(1, 2), (need,), raw=True)
     *batches, given = call.batches
     cuda.library().dsm_loss_raw(
         *batches,
@@ -210,9 +210,10 @@ class _Call:
     """Arguments and results of one call of the library, which live until it is launched.
 
     Args:
-        batches: as given; a network's output second.
+        batches: as given.
         differentiable: which of them get a gradient.
         need: which of those are wanted.
+        raw: whether network outputs are raw.
 
     Attributes:
         batches: pointers to them, aligned and with one element order in every sample.
@@ -221,17 +222,28 @@ class _Call:
         results: the arguments with which every function of the library ends.
     """
 
-    def __init__(self, batches: Batches, differentiable: slice, need: Sequence[bool]) -> None:
-        images, network = batches[:2]
-        assert images is not None and network is not None
+    def __init__(
+        self,
+        batches: Batches,
+        differentiable: slice,
+        need: Sequence[bool],
+        *,
+        raw: bool = False,
+    ) -> None:
+        images = batches[0]
+        assert images is not None
         self._outputs = per_sample_outputs(*batches)
         self._grads = gradients_like(batches[differentiable], need)
         rows, same_order, self.channels = _rows(batches)
         self._made = self._grads if same_order else list(map(_in_rows_order, self._grads))
         samples = images.shape[0]
         self.shape = samples, images.numel() // max(samples, 1)
-        size = cuda.library().workspace(
-            cuda.storage(network.dtype), *self.shape, images.get_device()
+        where = cuda.where(images)
+        library = cuda.library()
+        size = (
+            library.workspace_raw(*self.shape, where[1])
+            if raw
+            else library.workspace(cuda.storage(images.dtype), *self.shape, where[1])
         )
         workspace = images.new_empty(size, dtype=torch.float64)
         self._alive: list[Tensor | None] = [*rows, workspace]
@@ -243,7 +255,7 @@ class _Call:
                 for grad, wanted in zip(_pointers(self._made), need, strict=True)
             ),
             workspace.data_ptr(),
-            *cuda.where(images),
+            *where,
         )
 
     def per_sample(self, *values: Tensor | None) -> list[int]:
