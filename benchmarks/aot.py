@@ -82,7 +82,7 @@ def random_calls() -> Iterator[Call]:
 
 
 def score_losses_calls() -> Iterator[Call]:
-    sigma = on_meta(64)
+    sigma, index = on_meta(64), on_meta(64, dtype=torch.int64)
     shapes = ((64, 7), (64, 3, 32, 32), (64, 3, 64, 64), (64, 1, 128, 128), (64, 3, 256, 256))
     calls = [(shape, dtype) for shape in shapes for dtype in (F32, BF16)]
     calls += [((64, 8191), F32), ((64, 3, 63, 61), F32), ((64, 3, 2048, 2048), BF16)]
@@ -93,6 +93,35 @@ def score_losses_calls() -> Iterator[Call]:
         yield "sid_loss_grads", f"{label}, all", (*sid, 1.0, (True, True, True))
         yield "dsm_loss", label, (x, x, sigma, 0.5)
         yield "dsm_loss_grad", label, (x, x, sigma, 0.5, 1.0)
+    for shape, dtype in (((64, 3, 64, 64), F32), ((64, 3, 64, 64), BF16), ((64, 3, 256, 256), F32)):
+        x, label = on_meta(*shape, dtype=dtype), f"{shape} {name(dtype)}"
+        yield "vsd_loss", label, (x, x, x, sigma, 0.0, 1e-6)
+        yield "vsd_loss_grad", label, (x, x, x, sigma, 0.0, 1e-6, 1.0)
+    whole, cut = (64, 3, 64, 64), ((64, 3, 256, 256), (64, 3, 63, 61))
+    noise, last, noisy = ("noise", PLANAR), ("noise", LAST), ("noisy", PLANAR)
+    raw_calls = [
+        *((whole, F32, dtype, source) for dtype in (F32, BF16) for source in (noise, last, noisy)),
+        *((whole, BF16, BF16, source) for source in (noise, last, noisy)),
+        *((shape, F32, BF16, noise) for shape in ((64, 7), (64, 8191))),
+        *((shape, F32, BF16, source) for shape in cut for source in (noise, last)),
+    ]
+    for shape, dtype, raw_dtype, (source, stored) in raw_calls:
+        x = on_meta(*shape, dtype=dtype, stored=stored)
+        raw = on_meta(*shape, dtype=raw_dtype, stored=stored)
+        key = (on_meta(dtype=torch.int64), index) if source == "noise" else (None, None)
+        given = None if source == "noise" else x
+        folded = (given, sigma, *key, 1, sigma, sigma)
+        sid, dsm = (x, raw, raw, *folded, 1.2, 1e-5), (x, raw, *folded, 0.5)
+        label = f"{shape} {name(dtype)}, {name(raw_dtype)} {name(stored)}, {source}"
+        if (shape, source) == (whole, "noise"):
+            yield "sid_loss_raw", label, sid
+            yield "dsm_loss_raw", label, dsm
+        yield (
+            "sid_loss_raw_grads",
+            f"{label}, all",
+            (*sid, 1.0, (True, True, True, given is not None)),
+        )
+        yield "dsm_loss_raw_grad", label, (*dsm, 1.0)
 
 
 ROOMS = {"random": random_calls, "score_losses": score_losses_calls}

@@ -23,6 +23,7 @@ from sidfast.testing.tensors import poisoned_memory, relative_error
 
 ROOT = Path(__file__).resolve().parents[2]
 ALPHA, FLOOR, SIGMA_DATA = 1.2, 1e-5, 0.5
+ERROR = 1.2e-6  # of noise in float32; test_score_losses.py allows less where there is none
 
 # Sizes of samples for every path that they take where there are clusters.
 SIZES = {
@@ -85,48 +86,71 @@ def operands(shape: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
 
 
 def assert_near(actual: Tensor, exact: Tensor) -> None:
+    assert torch.equal(actual.isnan(), exact.isnan())
+    actual, exact = actual.nan_to_num(), exact.nan_to_num()
     rounding = 0.0 if actual.dtype == torch.float32 else torch.finfo(actual.dtype).eps / 2
-    assert relative_error(actual, exact) <= 2e-7 + rounding
+    assert relative_error(actual, exact) <= ERROR + rounding
 
 
-def check_losses(size: Sequence[int], dtype: torch.dtype) -> None:
-    """Both losses with a sick last element, against float64, and again for equal bits."""
+def check_losses(size: Sequence[int], dtype: torch.dtype, image_dtype: torch.dtype) -> None:
+    """Every loss with a sick last element, against float64, and again for equal bits."""
     values = operands((3, *size), dtype)
     values[1][1].view(-1)[-1] = torch.inf
-    wide = [each.double() for each in values]
+    images = values[0].to(image_dtype)
     sigma = torch.tensor([0.5, 2.0, 10.0])
-    bad = torch.tensor([False, True, False])
-    need = (True, False, True)
+    c_skip, c_out = 0.25 / (sigma**2 + 0.25), 0.5 * sigma / (sigma**2 + 0.25).sqrt()
+    key, none = (torch.tensor(-3), torch.arange(3) + 2**40, 5), (None, None, 0)
+    need = (True, False, True, True)
 
-    def losses() -> list[Tensor]:
-        sid = torch.ops.sidfast._sid_loss_grads(*values, ALPHA, FLOOR, 3.0, need, "cuda")
-        plain = torch.ops.sidfast._sid_loss(*values, ALPHA, FLOOR, "cuda")
-        dsm = torch.ops.sidfast._dsm_loss_grad(*values[:2], sigma, SIGMA_DATA, 3.0, "cuda")
-        return [*sid, *plain, *dsm]
+    def losses(wide: bool, rows: slice = slice(None)) -> list[Tensor]:
+        """Of `rows` alone, by the operators or, in float64, by their definition."""
+        x, teacher, fake, stored = (
+            (each.double() if wide else each)[rows] for each in (*values, images)
+        )
+        at, seed, index = (sigma[rows], key[0], key[1][rows])
+        folded = (c_skip[rows], c_out[rows])
+        raw = [(None, at, seed, index, key[2], *folded), (stored * 1.5, at, *none, *folded)]
+        calls: dict[str, list[tuple[Any, ...]]] = {
+            "sid_loss": [(x, teacher, fake, ALPHA, FLOOR)],
+            "sid_loss_grads": [(x, teacher, fake, ALPHA, FLOOR, 3.0, need[:3])],
+            "vsd_loss_grad": [(x, teacher, fake, 1 / at, FLOOR, 1e-6, 3.0)],
+            "dsm_loss_grad": [(x, teacher, at, SIGMA_DATA, 3.0)],
+            "sid_loss_raw": [(stored, teacher, fake, *each, ALPHA, FLOOR) for each in raw],
+            "sid_loss_raw_grads": [
+                (stored, teacher, fake, *each, ALPHA, FLOOR, 3.0, (*need[:3], each[0] is not None))
+                for each in raw
+            ],
+            "dsm_loss_raw_grad": [(stored, teacher, *each, SIGMA_DATA, 3.0) for each in raw],
+        }
+        made = []
+        for name, arguments in calls.items():
+            for given in arguments:
+                if wide:
+                    made += getattr(reference, name)(*given)
+                else:
+                    made += getattr(torch.ops.sidfast, f"_{name}")(*given, "cuda")
+        return made
 
     with poisoned_memory():
-        first, second = losses(), losses()
-    expected = [
-        *reference.sid_loss_grads(wide[0], wide[1], wide[2], ALPHA, FLOOR, 3.0, need),
-        *reference.sid_loss(wide[0], wide[1], wide[2], ALPHA, FLOOR),
-        *reference.dsm_loss_grad(wide[0], wide[1], sigma, SIGMA_DATA, 3.0),
-    ]
-    for ours, again, exact in zip(first, second, expected, strict=True):
-        assert torch.equal(ours, again) and ours.shape == exact.shape
-        if ours.dtype == torch.bool:
-            assert torch.equal(ours, bad)
-        else:
-            assert not ours.numel() or not ours[1].any()
-            assert_near(ours, exact)
-    assert torch.equal(first[0], first[5])
-    alone = torch.ops.sidfast._sid_loss(*(each[2:] for each in values), ALPHA, FLOOR, "cuda")
-    assert torch.equal(alone[0], first[0][2:])
+        first, second = losses(False), losses(False)
+    for ours, again, exact in zip(first, second, losses(True), strict=True):
+        assert torch.equal(ours.nan_to_num(), again.nan_to_num()) and ours.shape == exact.shape
+        assert not ours.numel() or not ours[1].nan_to_num().any()
+        assert_near(ours, exact)
+    assert torch.equal(first[0], first[2])
+    for alone, ours in zip(losses(False, slice(2, 3)), first, strict=True):
+        assert torch.equal(alone, ours[2:])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_losses_on_every_path(kernels: None, size: tuple[int, ...], dtype: torch.dtype) -> None:
-    check_losses(size, dtype)
+    check_losses(size, dtype, dtype)
+
+
+def test_images_and_raw_outputs_of_two_types(kernels: None) -> None:
+    check_losses((3, 32, 32), torch.bfloat16, torch.float32)
+    check_losses((6, 128, 129), torch.float16, torch.float32)
 
 
 @pytest.mark.skipif(bool(cuda_emulator.missing()), reason=cuda_emulator.missing())
@@ -140,9 +164,9 @@ def test_losses_without_clusters() -> None:
         "    library = cuda_emulator.library()\n"
         "    assert library.workspace(library.Dtype.float32, 1, 12288, -1) == 0\n"
         "    assert library.workspace(library.Dtype.float32, 1, 12292, -1) > 0\n"
-        "    check_losses((3, 64, 64), torch.float32)\n"
-        "    check_losses((3, 64, 64), torch.bfloat16)\n"
-        "    check_losses((4, 64, 64), torch.float32)\n"
+        "    for dtype in (torch.float32, torch.bfloat16):\n"
+        "        check_losses((3, 64, 64), dtype, dtype)\n"
+        "    check_losses((4, 64, 64), torch.float32, torch.float32)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
