@@ -1,6 +1,7 @@
 """Runs every operator test that takes `device` or `backend` in each place that serves here.
 
-A test file names the room it tests: `ROOM = sidfast.ops.random`.
+A test file names the room it tests, `ROOM = sidfast.ops.random`, and which of its operators, if
+not all: `OPS`, names of back ends' functions.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ EMULATED = Place("cpu", "cuda", "emulated")
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" in metafunc.fixturenames:
-        each = places(metafunc.module.ROOM, every_isa="every_isa" in metafunc.fixturenames)
-        if any(row.name == EMULATED.backend for row in metafunc.module.ROOM.BACKENDS):
-            each.append(EMULATED)
+        room, ops = metafunc.module.ROOM, getattr(metafunc.module, "OPS", ())
+        each = places(room, ops, every_isa="every_isa" in metafunc.fixturenames)
+        for row in room.BACKENDS:
+            module, _ = row.loaded
+            if row.name == EMULATED.backend and all(hasattr(module, op) for op in ops):
+                each.append(EMULATED)
         metafunc.parametrize("place", each, indirect=True, ids=str)
 
 
