@@ -1,7 +1,8 @@
 """The adversarial terms of SiDA (adversarial SiD, arXiv 2410.14919).
 
 Its discriminator has no weights of its own: the logits of a batch are the channel mean of the last
-features of the fake score's encoder.
+features of the fake score's encoder. As in the authors' code, a sample's weight multiplies the mean
+cross-entropy of the whole batch, not the sample's own: of micro-batches, each has its own mean.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ def sida_generator_loss(
 
     With w as in `sid_loss`, n = C H W and l = logits clamped to [-10, 10]::
 
-        L = sid_weight L_sid + gan_weight n / w  mean log(1 + exp(-l))
+        L = sid_weight L_sid + gan_weight n / w  mean_batch log(1 + exp(-l))
 
     The defaults are the paper's constants for `loss.sum() * 100 / B`: half of either term, the
     second scaled by 0.01 where the first is by 100. A sample with a NaN or an infinity in any of
-    the four tensors gives zero loss and zero gradients. The pass that makes L_sid makes w, which
-    has no gradient.
+    the four tensors gives zero loss and zero gradients and does not enter the mean. The pass that
+    makes L_sid makes w, which has no gradient.
 
     Args:
         images, teacher_x0, fake_x0, alpha, floor, backend: those of `sid_loss`.
@@ -70,10 +71,10 @@ def sida_generator_loss(
         backend=backend,
         return_weight=True,
     )
-    good, weight, logits = _finite(weight, logits)
-    surprise = _sample_mean(softplus(-logits.clamp(-10, 10)))
+    good, weight, (logits,) = _finite(weight, logits)
+    surprise = _mean(softplus(-logits.clamp(-10, 10)), good)
     adversarial = gan_weight * images.shape[1:].numel() * weight * surprise
-    return torch.where(good, sid_weight * loss + adversarial, 0)
+    return torch.where(good, sid_weight * loss, 0) + adversarial
 
 
 def sida_discriminator_loss(fake_logits: Tensor, real_logits: Tensor, weight: Tensor) -> Tensor:
@@ -81,10 +82,10 @@ def sida_discriminator_loss(fake_logits: Tensor, real_logits: Tensor, weight: Te
 
     With f = fake_logits and r = real_logits::
 
-        L = weight / 2 (mean log(1 + exp(f)) + mean log(1 + exp(-r)))
+        L = weight / 2  mean_batch (log(1 + exp(f)) + log(1 + exp(-r)))
 
     Generated and real images are noised alike: one sigma, one noise. A sample with a NaN or an
-    infinity gives zero loss and zero gradients.
+    infinity gives zero loss and zero gradients and does not enter the mean.
 
     Args:
         fake_logits, real_logits: (B, ...) floating, the logits of noised generated and real images.
@@ -104,10 +105,8 @@ def sida_discriminator_loss(fake_logits: Tensor, real_logits: Tensor, weight: Te
         )
     _check_logits("fake_logits", fake_logits, "weight", weight)
     _check_logits("real_logits", real_logits, "weight", weight)
-    fake_good, _, fake_logits = _finite(weight, fake_logits)
-    real_good, weight, real_logits = _finite(weight, real_logits)
-    surprise = _sample_mean(softplus(fake_logits)) + _sample_mean(softplus(-real_logits))
-    return torch.where(fake_good & real_good, weight / 2 * surprise, 0)
+    good, weight, (fake, real) = _finite(weight, fake_logits, real_logits)
+    return weight / 2 * (_mean(softplus(fake), good) + _mean(softplus(-real), good))
 
 
 def _check_logits(name: str, logits: Tensor, batch_name: str, batch: Tensor) -> None:
@@ -121,13 +120,16 @@ def _check_logits(name: str, logits: Tensor, batch_name: str, batch: Tensor) -> 
     check_device(batch_name, batch, name, logits)
 
 
-def _finite(weight: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _finite(weight: Tensor, *logits: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Which samples are finite (B,), and weight and logits with zeros for those that are not."""
-    weight = weight.detach()
-    good = weight.isfinite() & logits.unsqueeze(-1).flatten(1).isfinite().all(1)
-    logits = torch.where(spread(good, logits), logits.to(weight.dtype), 0)
-    return good, torch.where(good, weight, 0), logits
+    good = weight.detach().isfinite()
+    for each in logits:
+        good = good & each.unsqueeze(-1).flatten(1).isfinite().all(1)
+    kept = [torch.where(spread(good, each), each.to(weight.dtype), 0) for each in logits]
+    return good, torch.where(good, weight.detach(), 0), kept
 
 
-def _sample_mean(x: Tensor) -> Tensor:
-    return x.unsqueeze(-1).flatten(1).mean(1)
+def _mean(surprise: Tensor, good: Tensor) -> Tensor:
+    """Mean over the good samples' elements."""
+    per_sample = surprise.unsqueeze(-1).flatten(1).mean(1)
+    return torch.where(good, per_sample, 0).sum() / good.sum().clamp(min=1)
