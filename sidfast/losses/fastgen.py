@@ -38,7 +38,9 @@ def variational_score_distillation_loss(
     """
     scale = None if additional_scale is None else additional_scale.detach().float()
     mean = 1 / max(gen_data.numel(), 1)
-    # In half precision g / N would underflow before a loss scale in the upstream could save it.
-    grad_scale = 1.0 if gen_data.dtype == torch.float16 else mean
+    # Half precision cannot hold g / N without the loss scale that the upstream gradient brings, and
+    # compiled code, which scales by that gradient anyhow, would be compiled again for each N.
+    early = gen_data.dtype != torch.float16 and not torch.compiler.is_compiling()
+    grad_scale = mean if early else 1.0
     loss = vsd_loss(gen_data, teacher_x0, fake_score_x0, scale, eps=1e-6, grad_scale=grad_scale)
     return loss.sum() * mean

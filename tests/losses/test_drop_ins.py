@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from sidfast.base.errors import InputError
 from sidfast.losses import sid_loss, variational_score_distillation_loss, vsd_loss
+from sidfast.ops.score_losses import contract
 from sidfast.testing.tensors import relative_error
 
 VIDEOS = (2, 4, 5, 6, 7)
@@ -130,6 +132,37 @@ def test_nothing_costs_nothing() -> None:
     images = torch.zeros(0, 3, 8, 8, requires_grad=True)
     loss = variational_score_distillation_loss(images, images.detach(), images.detach())
     assert loss.item() == 0 and torch.autograd.grad(loss, images)[0].shape == images.shape
+
+
+def loss_of_images(x: Tensor) -> Tensor:
+    teacher = x.sin()
+    return variational_score_distillation_loss(x.cos(), teacher, 1.1 * teacher)
+
+
+def test_one_graph_serves_every_batch() -> None:
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(loss_of_images, fullgraph=True, backend=counter)
+    for size in (2, 3, 5, 8):
+        x = torch.randn(size, 3, 4, 4, requires_grad=True)
+        losses = [function(x) for function in (compiled, loss_of_images)]
+        torch.testing.assert_close(losses[0], losses[1])
+        grads = [torch.autograd.grad(loss, x)[0] for loss in losses]
+        assert relative_error(grads[0], grads[1]) <= 1e-6
+    assert counter.frame_count <= 2
+
+
+def test_gradients_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In eager code on a CPU the gradient that forward made is the one that arrives."""
+    scaling = Mock(wraps=contract.spread)
+    monkeypatch.setattr(contract, "spread", scaling)
+    images, teacher, fake = batch((3, 3, 7, 5))
+    variational_score_distillation_loss(images, teacher, fake).backward()
+    scaling.assert_not_called()
+    (2 * variational_score_distillation_loss(images, teacher, fake)).backward()
+    scaling.assert_called()
 
 
 def test_bad_scale_is_named() -> None:
