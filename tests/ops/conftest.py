@@ -5,14 +5,14 @@ A test file names the room it tests: `ROOM = sidfast.ops.random`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from sidfast.testing import cuda_emulator
 from sidfast.testing.backends import Place, instruction_set, places
-from sidfast.testing.interpreter import rounding_to_nearest
+from sidfast.testing.interpreter import looking_up_the_language_once, rounding_to_nearest
+from sidfast.testing.tensors import INTERPRETED
 
 EMULATED = Place("cpu", "cuda", "emulated")
 
@@ -49,8 +49,8 @@ def backend(place: Place) -> str:
     return place.backend
 
 
-@pytest.fixture(scope="session", autouse=os.environ.get("TRITON_INTERPRET") == "1")
+@pytest.fixture(scope="session", autouse=INTERPRETED)
 def interpreter() -> Iterator[None]:
     """Triton's, where kernels are interpreted: see tests/ops/test_triton.py."""
-    with rounding_to_nearest():
+    with rounding_to_nearest(), looking_up_the_language_once():
         yield

@@ -69,7 +69,7 @@ def sid_loss(
     Computed in float32 whatever the storage type (float64 if an input is). Where an input needs a
     gradient, one read of the inputs makes the loss and those gradients. A second derivative is
     refused. A sample with a NaN or an infinity gives zero loss and zero gradients. Autocast changes
-    nothing; torch.vmap loops over calls, without gradients.
+    nothing; torch.vmap loops over calls and refuses gradients.
 
     Args:
         images, teacher_x0, fake_x0: (B, ...) of one shape and device; float32, bfloat16, float16 or

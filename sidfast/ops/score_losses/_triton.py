@@ -467,7 +467,7 @@ def _total(values: tl.tensor, BLOCK: tl.constexpr, LANES: tl.constexpr) -> tl.te
 @triton.jit
 def _single(value: tl.float64) -> tl.tensor:
     """A launch's number in float32: left alone, it would make float64 of a block it meets."""
-    return tl.to_tensor(value).to(tl.float32)
+    return tl.full((), value, tl.float32)
 
 
 @triton.jit
