@@ -67,10 +67,17 @@ SIDFAST_INLINE bool finite(const float (&x)[kRun]) {
 SIDFAST_INLINE bool finite(const float* gradient, int64_t length) {
   float x[kAccesses][kRun];
   const bool wide = aligned(gradient, kAccessBytes);
+  const auto at = [](int k) {
+    return (static_cast<int64_t>(k) * kThreads + threadIdx.x) * kRun;
+  };
+  if (wide && length == kAdamPiece) {  // no branch between the accesses: all are under way at once
 #pragma unroll
-  for (int k = 0; k < kAccesses; ++k) {
-    const int64_t offset = (k * kThreads + static_cast<int>(threadIdx.x)) * kRun;
-    load_first<kRun>(gradient + offset, length - offset, wide, x[k]);
+    for (int k = 0; k < kAccesses; ++k) load<kRun>(gradient + at(k), x[k]);
+  } else {
+#pragma unroll
+    for (int k = 0; k < kAccesses; ++k) {
+      load_first<kRun>(gradient + at(k), length - at(k), wide, x[k]);
+    }
   }
   bool all = true;
 #pragma unroll
