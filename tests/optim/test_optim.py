@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from sidfast.base import graphs
 from sidfast.base.errors import InputError
 from sidfast.optim import AdamEMA, ema_beta
 
@@ -226,3 +227,42 @@ def test_ema_beta_follows_the_method() -> None:
     assert ema_beta(256, 10_000, halflife=500_000) == pytest.approx(0.5 ** (256 / 500))
     assert ema_beta(256, 10**9, halflife=500_000) == pytest.approx(0.5 ** (256 / 500_000))
     assert ema_beta(256, 0, halflife=1000, rampup=None) == pytest.approx(0.5**0.256)
+
+
+def test_capturable_keeps_lr_on_the_device() -> None:
+    """Where schedulers write it, whatever a state dict says."""
+    ours, theirs = parameters(), parameters()
+    optimizer = AdamEMA(ours, 1e-2, (0.9, 0.99), capturable=True)
+    plain = torch.optim.Adam(theirs, 1e-2, (0.9, 0.99))
+    schedules = [torch.optim.lr_scheduler.StepLR(each, 1, 0.5) for each in (optimizer, plain)]
+    lr = optimizer.param_groups[0]["lr"]
+    for i in range(3):
+        set_gradients(ours, i), set_gradients(theirs, i)
+        for each, schedule in zip((optimizer, plain), schedules, strict=True):
+            each.step(), schedule.step()
+    assert optimizer.param_groups[0]["lr"] is lr and lr.shape == () and lr == 1e-2 / 8
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+    optimizer.load_state_dict(copy.deepcopy(plain.state_dict()))
+    group = optimizer.param_groups[0]
+    assert group["capturable"] and isinstance(group["lr"], torch.Tensor) and group["lr"] == lr
+    plain.load_state_dict(optimizer.state_dict())
+    plain.step()
+
+
+def test_a_graph_needs_capturable_and_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = parameters()
+    plain, capturable = AdamEMA(params), AdamEMA(params, capturable=True)
+    set_gradients(params, 0)
+    plain.step()
+    monkeypatch.setattr(graphs, "capturing", lambda device: True)
+    with pytest.raises(InputError, match="capturable=True"):
+        plain.step()
+    with pytest.raises(InputError, match="step before the capture"):
+        capturable.step()
+    assert not capturable.state
+    monkeypatch.undo()
+    capturable.step()
+    monkeypatch.setattr(graphs, "capturing", lambda device: True)
+    capturable.step()
+    assert all(state["step"] == 2 for state in capturable.state.values())

@@ -27,6 +27,8 @@ class Tables:
             moments, second moments, steps, averages and copies; 0 where there is none.
         pieces: (2, n) int32: the parameter of each piece, and its place among the parameter's.
         aligned: whether every address, gradients included, suits the widest accesses.
+        captured: what CUDA graphs read: for each, where its gradients' addresses come from and the
+            table that they are in.
     """
 
     def __init__(self, operands: Operands, piece: int) -> None:
@@ -56,7 +58,7 @@ class Tables:
         self._known: list[int] | None = None
         self._gradients = self.columns
         self._spare: Tensor | None = None
-        self._captured: list[Tensor] = []
+        self.captured: list[Tensor] = []
 
     def gradients(self, grads: Sequence[Tensor | None]) -> Tensor:
         """(count,) int64: the gradients' addresses, 0 for None; sent only when they changed.
@@ -72,7 +74,7 @@ class Tables:
             self._spare = self._host([0] * self.count, torch.int64)
         if addresses == self._known:
             if capturing:
-                self._captured.append(self._gradients)
+                self.captured += [self._gradients, self._gradients]
             return self._gradients
         if not capturing:
             self._known = addresses
@@ -84,7 +86,7 @@ class Tables:
             host = self._host(addresses, torch.int64)
         host.copy_(torch.tensor(addresses, dtype=torch.int64))
         table = self._send(host)
-        self._captured += [host, table]
+        self.captured += [host, table]
         return table
 
     def _host(self, values: Sequence[object], dtype: torch.dtype) -> Tensor:
