@@ -112,10 +112,10 @@ def adam_ema_calls() -> Iterator[Call]:
         (whole, captured, True, None, "average, numbers of the device"),
         (odd, usual, True, BF16, "average, bfloat16 copy, unaligned"),
     ):
-        first = [x] if settings.betas[0] else None
-        ema, copies = [x] if average else None, [x.to(copy)] if copy else None
-        operands = Operands([x], first, [x], [number], ema, copies, skipped)
-        yield "adam_ema", label, (operands, [x], settings)
+        each, first = [x] * 17, [x] * 17 if settings.betas[0] else None
+        ema, copies = each if average else None, [x.to(copy)] * 17 if copy else None
+        operands = Operands(each, first, each, [number] * 17, ema, copies, skipped)
+        yield "adam_ema", label, (operands, each, settings)
 
 
 ROOMS = {"random": random_calls, "score_losses": score_losses_calls, "adam_ema": adam_ema_calls}

@@ -27,8 +27,9 @@ class AdamEMA(torch.optim.Adam):
     device anyway. What shall change between replays must be a tensor there, to be written with
     `fill_`: `lr`, which is made one, and `ema_beta`; other numbers are constants of the graph.
     Gradients must stay where they were when it was captured, which is what torch does with those
-    that a captured backward makes. Take a step with every gradient before the capture. A graph is
-    void after `load_state_dict`, after a parameter's first gradient, and when parameters move.
+    that a captured backward makes. Take a step before the capture, with every gradient and the
+    same kinds of numbers. A graph is void after `load_state_dict`, after a parameter's first
+    gradient, and when parameters move.
 
     Args:
         params: floating parameters in one group; the passes in C++, Triton and CUDA take float32.

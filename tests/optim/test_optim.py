@@ -9,7 +9,9 @@ import torch
 
 from sidfast.base import graphs
 from sidfast.base.errors import InputError
+from sidfast.ops import adam_ema as room
 from sidfast.optim import AdamEMA, ema_beta
+from sidfast.testing.backends import skip_unless_served
 
 
 def parameters(seed: int = 0) -> list[torch.nn.Parameter]:
@@ -266,3 +268,50 @@ def test_a_graph_needs_capturable_and_moments(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(graphs, "capturing", lambda device: True)
     capturable.step()
     assert all(state["step"] == 2 for state in capturable.state.values())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("backend", ["triton", "cuda", "torch"])
+def test_replays_of_a_graph_are_steps(backend: str) -> None:
+    """With a learning rate and an average that change, a bad gradient, and a step between."""
+    ours = [p.detach().cuda().requires_grad_() for p in parameters()]
+    theirs = [p.detach().clone().requires_grad_() for p in ours]
+    averages = [[p.detach().clone() for p in each] for each in (ours, theirs)]
+    skip_unless_served(room, backend, "adam_ema", *room.contract.plain_calls("cuda")["adam_ema"])
+    beta, factor = torch.zeros((), device="cuda"), torch.ones((), device="cuda")
+    optimizer = AdamEMA(ours, 1e-2, ema=averages[0], capturable=True, backend=backend)
+    plain = AdamEMA(theirs, 1e-2, ema=averages[1], backend="reference")
+
+    def backward(params: list[torch.Tensor]) -> None:
+        sum((factor * p**2).sum() for p in params).backward()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        backward(ours)
+        optimizer.step(ema_beta=beta)
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    optimizer.zero_grad()
+    with torch.cuda.graph(graph):
+        backward(ours)
+        optimizer.step(ema_beta=beta)
+    captured = [p.grad for p in ours]  # keeps them from being handed out again
+    for i, scale in enumerate((1.0, 2.0, 3.0, float("nan"), 4.0)):
+        beta.fill_(0.1 * i), factor.fill_(scale)
+        optimizer.param_groups[0]["lr"].fill_(1e-2 / (1 + i))
+        plain.param_groups[0]["lr"] = 1e-2 / (1 + i)
+        if i == 2:
+            step()
+        elif i > 0:
+            graph.replay()
+        plain.zero_grad()
+        backward(theirs)
+        plain.step(ema_beta=0.1 * i)
+        for p, q in zip([*ours, *averages[0]], [*theirs, *averages[1]], strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+    assert optimizer.skipped == 1 and len(captured) == len(ours)
