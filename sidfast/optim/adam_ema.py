@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sidfast.base import graphs
 from sidfast.base.errors import InputError
 from sidfast.ops.adam_ema import Operands, Settings, Update, adam_ema
 
@@ -22,14 +23,24 @@ class AdamEMA(torch.optim.Adam):
     `torch.optim.Adam`, both ways. With beta1 = 0 no first moment is kept: it would be the last
     gradient, which such an Adam never reads; the state dict holds zeros in its place.
 
+    In a CUDA graph (`capturable=True`) moments, step counts, skip flag and `skipped` are on the
+    device anyway. What shall change between replays must be a tensor there, to be written with
+    `fill_`: `lr`, which is made one, and `ema_beta`; other numbers are constants of the graph.
+    Gradients must stay where they were when it was captured, which is what torch does with those
+    that a captured backward makes. Take a step before the capture, with every gradient and the
+    same kinds of numbers. A graph is void after `load_state_dict`, after a parameter's first
+    gradient, and when parameters move.
+
     Args:
-        params: floating parameters in one group; the native CPU pass takes float32.
+        params: floating parameters in one group; the passes in C++, Triton and CUDA take float32.
         lr, betas, eps, weight_decay, decoupled_weight_decay: as in `torch.optim.Adam`. `lr` may be
-            a 0-d tensor on the device, for captured graphs.
+            a 0-d tensor on the device.
         ema: tensors shaped like `params`, updated in place after every step as
             ema <- params + beta * (ema - params); None for no average.
         copies: bfloat16 or float16 tensors shaped like `params` that every step overwrites with the
             rounded parameters; None for no copies.
+        capturable: allow `step` in a CUDA graph, and keep `lr` as a 0-d float32 tensor on the
+            device, which learning rate schedulers write into.
         nonfinite: "skip" leaves parameters, moments, step count, EMA and copies bit-identical when
             any gradient holds a NaN or an infinity; "clamp" replaces NaN by 0 and infinities by
             +-1e5 first, as SiD's authors do.
@@ -54,6 +65,7 @@ class AdamEMA(torch.optim.Adam):
         decoupled_weight_decay: bool = False,
         ema: Sequence[Tensor] | None = None,
         copies: Sequence[Tensor] | None = None,
+        capturable: bool = False,
         nonfinite: NonFinite = "skip",
         backend: str = "auto",
     ) -> None:
@@ -85,6 +97,7 @@ class AdamEMA(torch.optim.Adam):
             betas,
             eps,
             weight_decay,
+            capturable=capturable,
             fused=True,
             decoupled_weight_decay=decoupled_weight_decay,
         )
@@ -93,11 +106,13 @@ class AdamEMA(torch.optim.Adam):
         self._parameters: list[Tensor] = params
         self._ema = None if ema is None else list(ema)
         self._copies = None if copies is None else list(copies)
+        self._capturable = capturable
         self._clamp = nonfinite == "clamp"
         self._backend = backend
         self._operands: Operands | None = None
         self._update: Update
         self.skipped = torch.zeros((), dtype=torch.int64, device=params[0].device)
+        self._place_lr()
 
     @torch.no_grad()
     def step(
@@ -111,13 +126,20 @@ class AdamEMA(torch.optim.Adam):
                 the device in captured graphs.
         """
         loss = None
+        if not self._capturable and graphs.capturing(self.skipped.device):
+            raise InputError(
+                expected="capturable=True in a CUDA graph",
+                got="capturable=False",
+                fix="pass it to AdamEMA, and what shall change between replays as tensors",
+            )
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         grads = [p.grad for p in self._parameters]
         group = self.param_groups[0]
         beta1, beta2 = group["betas"]
-        self._prepare(grads, beta1 != 0)
+        if not self._prepared(grads, beta1 != 0):
+            self._prepare(grads, beta1 != 0)
         settings = Settings(
             group["lr"],
             (beta1, beta2),
@@ -130,13 +152,22 @@ class AdamEMA(torch.optim.Adam):
         self._update(grads, settings)
         return loss
 
+    def _prepared(self, grads: Sequence[Tensor | None], first_moment: bool) -> bool:
+        """Whether every parameter with a gradient has its moments."""
+        known = self._operands
+        if known is None or first_moment != (known.exp_avgs is not None):
+            return False
+        without = [i for i, moment in enumerate(known.exp_avg_sqs) if moment is None]
+        return all(grads[i] is None for i in without)
+
     def _prepare(self, grads: Sequence[Tensor | None], first_moment: bool) -> None:
         """Make moments for parameters that get their first gradient, and the update over them."""
-        known = self._operands
-        if known is not None and first_moment == (known.exp_avgs is not None):
-            without = [i for i, moment in enumerate(known.exp_avg_sqs) if moment is None]
-            if all(grads[i] is None for i in without):
-                return
+        if graphs.capturing(self.skipped.device):
+            raise InputError(
+                expected="moments of every parameter before a CUDA graph is captured",
+                got="the first gradient of a parameter",
+                fix="take a step before the capture, with every gradient and the same betas",
+            )
         for p, grad in zip(self._parameters, grads, strict=True):
             if grad is None and p not in self.state:
                 continue
@@ -189,10 +220,19 @@ class AdamEMA(torch.optim.Adam):
                     fix="go on with torch.optim.Adam",
                 )
         super().load_state_dict(state_dict)
-        self.param_groups[0]["fused"] = True
+        self.param_groups[0].update(fused=True, capturable=self._capturable)
+        self._place_lr()
         for p, state in self.state.items():
             state["step"] = torch.as_tensor(state["step"], dtype=torch.float32, device=p.device)
             for name in ("exp_avg", "exp_avg_sq"):
                 if name in state and state[name].stride() != p.stride():
                     state[name] = torch.empty_like(p).copy_(state[name])
         self._operands = None
+
+    def _place_lr(self) -> None:
+        """Where captured graphs read it."""
+        group = self.param_groups[0]
+        if self._capturable:
+            group["lr"] = torch.as_tensor(
+                group["lr"], dtype=torch.float32, device=self.skipped.device
+            )

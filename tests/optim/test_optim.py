@@ -7,8 +7,11 @@ import copy
 import pytest
 import torch
 
+from sidfast.base import graphs
 from sidfast.base.errors import InputError
+from sidfast.ops import adam_ema as room
 from sidfast.optim import AdamEMA, ema_beta
+from sidfast.testing.backends import skip_unless_served
 
 
 def parameters(seed: int = 0) -> list[torch.nn.Parameter]:
@@ -226,3 +229,89 @@ def test_ema_beta_follows_the_method() -> None:
     assert ema_beta(256, 10_000, halflife=500_000) == pytest.approx(0.5 ** (256 / 500))
     assert ema_beta(256, 10**9, halflife=500_000) == pytest.approx(0.5 ** (256 / 500_000))
     assert ema_beta(256, 0, halflife=1000, rampup=None) == pytest.approx(0.5**0.256)
+
+
+def test_capturable_keeps_lr_on_the_device() -> None:
+    """Where schedulers write it, whatever a state dict says."""
+    ours, theirs = parameters(), parameters()
+    optimizer = AdamEMA(ours, 1e-2, (0.9, 0.99), capturable=True)
+    plain = torch.optim.Adam(theirs, 1e-2, (0.9, 0.99))
+    schedules = [torch.optim.lr_scheduler.StepLR(each, 1, 0.5) for each in (optimizer, plain)]
+    lr = optimizer.param_groups[0]["lr"]
+    for i in range(3):
+        set_gradients(ours, i), set_gradients(theirs, i)
+        for each, schedule in zip((optimizer, plain), schedules, strict=True):
+            each.step(), schedule.step()
+    assert optimizer.param_groups[0]["lr"] is lr and lr.shape == () and lr == 1e-2 / 8
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+    optimizer.load_state_dict(copy.deepcopy(plain.state_dict()))
+    group = optimizer.param_groups[0]
+    assert group["capturable"] and isinstance(group["lr"], torch.Tensor) and group["lr"] == lr
+    plain.load_state_dict(optimizer.state_dict())
+    plain.step()
+
+
+def test_a_graph_needs_capturable_and_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = parameters()
+    plain, capturable = AdamEMA(params), AdamEMA(params, capturable=True)
+    set_gradients(params, 0)
+    plain.step()
+    monkeypatch.setattr(graphs, "capturing", lambda device: True)
+    with pytest.raises(InputError, match="capturable=True"):
+        plain.step()
+    with pytest.raises(InputError, match="step before the capture"):
+        capturable.step()
+    assert not capturable.state
+    monkeypatch.undo()
+    capturable.step()
+    monkeypatch.setattr(graphs, "capturing", lambda device: True)
+    capturable.step()
+    assert all(state["step"] == 2 for state in capturable.state.values())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("backend", ["triton", "cuda", "torch"])
+def test_replays_of_a_graph_are_steps(backend: str) -> None:
+    """With a learning rate and an average that change, a bad gradient, and a step between."""
+    ours = [p.detach().cuda().requires_grad_() for p in parameters()]
+    theirs = [p.detach().clone().requires_grad_() for p in ours]
+    averages = [[p.detach().clone() for p in each] for each in (ours, theirs)]
+    skip_unless_served(room, backend, "adam_ema", *room.contract.plain_calls("cuda")["adam_ema"])
+    beta, factor = torch.zeros((), device="cuda"), torch.ones((), device="cuda")
+    optimizer = AdamEMA(ours, 1e-2, ema=averages[0], capturable=True, backend=backend)
+    plain = AdamEMA(theirs, 1e-2, ema=averages[1], backend="reference")
+
+    def backward(params: list[torch.Tensor]) -> None:
+        sum((factor * p**2).sum() for p in params).backward()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        backward(ours)
+        optimizer.step(ema_beta=beta)
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    optimizer.zero_grad()
+    with torch.cuda.graph(graph):
+        backward(ours)
+        optimizer.step(ema_beta=beta)
+    captured = [p.grad for p in ours]  # keeps them from being handed out again
+    for i, scale in enumerate((1.0, 2.0, 3.0, float("nan"), 4.0)):
+        beta.fill_(0.1 * i), factor.fill_(scale)
+        optimizer.param_groups[0]["lr"].fill_(1e-2 / (1 + i))
+        plain.param_groups[0]["lr"] = 1e-2 / (1 + i)
+        if i == 2:
+            step()
+        elif i > 0:
+            graph.replay()
+        plain.zero_grad()
+        backward(theirs)
+        plain.step(ema_beta=0.1 * i)
+        for p, q in zip([*ours, *averages[0]], [*theirs, *averages[1]], strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+    assert optimizer.skipped == 1 and len(captured) == len(ours)

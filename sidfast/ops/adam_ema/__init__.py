@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sidfast.base import graphs
 from sidfast.base.backends import Backend, choose
 from sidfast.base.errors import InputError
 from sidfast.ops.adam_ema import contract
@@ -16,6 +17,8 @@ __all__ = ["BACKENDS", "Operands", "Settings", "Update", "adam_ema"]
 
 BACKENDS = (
     Backend("native", "sidfast.ops.adam_ema._native"),
+    Backend("triton", "sidfast.ops.adam_ema._triton"),
+    Backend("cuda", "sidfast.ops.adam_ema._cuda"),
     Backend("torch", "sidfast.ops.adam_ema._torch"),
     Backend("reference", "sidfast.ops.adam_ema.reference"),
 )
@@ -35,6 +38,10 @@ def adam_ema(operands: Operands, backend: str = "auto") -> Update:
     Where any gradient holds a NaN or an infinity nothing changes but `operands.skipped`, by one;
     `settings.clamp` replaces such values in the gradients instead. A parameter whose gradient is
     None is averaged and copied only. Nothing waits for a device, except in the reference.
+
+    The update may be captured into a CUDA graph, whose replays read the same addresses: gradients
+    included, which the graph's own backward makes. Tensors in `settings` are read in every replay;
+    its other numbers are constants of the graph.
 
     Args:
         operands: the tensors, which the update keeps.
@@ -61,6 +68,12 @@ class _Update:
         self._prepare()
 
     def _prepare(self) -> None:
+        if graphs.capturing(self._operands.skipped.device):
+            raise InputError(
+                expected="an update prepared before a CUDA graph is captured",
+                got="one that is prepared in the graph",
+                fix="take a step before the capture, and leave the parameters where they are",
+            )
         contract.check(self._operands)
         prepare = choose("adam_ema", BACKENDS, self._backend, (self._operands,))
         self._run: Update = prepare(self._operands)
