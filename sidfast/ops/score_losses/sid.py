@@ -104,6 +104,8 @@ def sid_loss_raw(
         dL/dA = c_out (e + (1 - 2 alpha) d) / w,  dL/dB = c_out (2 alpha d - e) / w
         dL/dx_t = c_skip d / w,  dL/dx = -d / w, plus dL/dx_t where x_t was made from x
 
+    A key spares memory, and on a CPU costs time: there making noise takes longer than reading it.
+
     Precision, samples that are not finite, `alpha`, `floor`, `grad_scale`, `backend`,
     `return_weight`, result and errors are those of `sid_loss`.
 
