@@ -38,7 +38,7 @@ def reasons(op: str, *args: Any) -> list[str]:
 
 
 def sid_loss(*args: Any) -> tuple[Tensor, ...]:
-    return sid_loss_grads(*args, 1.0, (False,) * 3)[:2]
+    return sid_loss_grads(*args)[:2]
 
 
 def sid_loss_grads(
@@ -47,8 +47,8 @@ def sid_loss_grads(
     fake_x0: Tensor,
     alpha: float,
     floor: float,
-    grad_scale: float,
-    need: Sequence[bool],
+    grad_scale: float = 1.0,
+    need: Sequence[bool] = (False,) * 3,
 ) -> tuple[Tensor, ...]:
     call = _Call((images, teacher_x0, fake_x0), slice(0, 3), need)
     cuda.library().sid_loss(
@@ -64,7 +64,7 @@ def sid_loss_grads(
 
 
 def sid_loss_raw(*args: Any) -> tuple[Tensor, ...]:
-    return sid_loss_raw_grads(*args, 1.0, (False,) * 4)[:2]
+    return sid_loss_raw_grads(*args)[:2]
 
 
 def sid_loss_raw_grads(
@@ -80,8 +80,8 @@ def sid_loss_raw_grads(
     c_out: Tensor,
     alpha: float,
     floor: float,
-    grad_scale: float,
-    need: Sequence[bool],
+    grad_scale: float = 1.0,
+    need: Sequence[bool] = (False,) * 4,
 ) -> tuple[Tensor, ...]:
     call = _Call((images, teacher_raw, fake_raw, noisy), slice(0, 4), need, raw=True)
     *batches, given = call.batches
@@ -103,7 +103,7 @@ def sid_loss_raw_grads(
 
 
 def vsd_loss(*args: Any) -> tuple[Tensor, ...]:
-    return _vsd(*args, 1.0, need=False)[:2]
+    return _vsd(*args, need=False)[:2]
 
 
 def vsd_loss_grad(*args: Any) -> tuple[Tensor, ...]:
@@ -117,7 +117,7 @@ def _vsd(
     scale: Tensor | None,
     floor: float,
     eps: float,
-    grad_scale: float,
+    grad_scale: float = 1.0,
     *,
     need: bool,
 ) -> tuple[Tensor, ...]:
@@ -136,7 +136,7 @@ def _vsd(
 
 
 def dsm_loss(*args: Any) -> tuple[Tensor, ...]:
-    return _dsm(*args, 1.0, need=False)[:2]
+    return _dsm(*args, need=False)[:2]
 
 
 def dsm_loss_grad(*args: Any) -> tuple[Tensor, ...]:
@@ -148,7 +148,7 @@ def _dsm(
     denoised: Tensor,
     sigma: Tensor,
     sigma_data: float,
-    grad_scale: float,
+    grad_scale: float = 1.0,
     *,
     need: bool,
 ) -> tuple[Tensor, ...]:
@@ -166,7 +166,7 @@ def _dsm(
 
 
 def dsm_loss_raw(*args: Any) -> tuple[Tensor, ...]:
-    return _dsm_raw(*args, 1.0, need=False)[:2]
+    return _dsm_raw(*args, need=False)[:2]
 
 
 def dsm_loss_raw_grad(*args: Any) -> tuple[Tensor, ...]:
@@ -184,7 +184,7 @@ def _dsm_raw(
     c_skip: Tensor,
     c_out: Tensor,
     sigma_data: float,
-    grad_scale: float,
+    grad_scale: float = 1.0,
     *,
     need: bool,
 ) -> tuple[Tensor, ...]:

@@ -49,7 +49,7 @@ def reasons(op: str, *args: Any) -> list[str]:
 
 
 def sid_loss(*args: Any) -> tuple[Tensor, ...]:
-    return sid_loss_grads(*args, 1.0, (False,) * 3)[:2]
+    return sid_loss_grads(*args)[:2]
 
 
 def sid_loss_grads(
@@ -58,15 +58,15 @@ def sid_loss_grads(
     fake_x0: Tensor,
     alpha: float,
     floor: float,
-    grad_scale: float,
-    need: Sequence[bool],
+    grad_scale: float = 1.0,
+    need: Sequence[bool] = (False,) * 3,
 ) -> tuple[Tensor, ...]:
     batches, need = (images, teacher_x0, fake_x0, None), (*need, False)
     return _pair("sid", batches, need, None, 0, None, alpha, floor, 0.0, grad_scale)[:5]
 
 
 def sid_loss_raw(*args: Any) -> tuple[Tensor, ...]:
-    return sid_loss_raw_grads(*args, 1.0, (False,) * 4)[:2]
+    return sid_loss_raw_grads(*args)[:2]
 
 
 def sid_loss_raw_grads(
@@ -82,15 +82,15 @@ def sid_loss_raw_grads(
     c_out: Tensor,
     alpha: float,
     floor: float,
-    grad_scale: float,
-    need: Sequence[bool],
+    grad_scale: float = 1.0,
+    need: Sequence[bool] = (False,) * 4,
 ) -> tuple[Tensor, ...]:
     batches, folded = (images, teacher_raw, fake_raw, noisy), (c_skip, c_out, sigma, seed, index)
     return _pair("sid", batches, need, folded, stream, None, alpha, floor, 0.0, grad_scale)
 
 
 def vsd_loss(*args: Any) -> tuple[Tensor, ...]:
-    return _vsd(*args, 1.0, need=False)[:2]
+    return _vsd(*args, need=False)[:2]
 
 
 def vsd_loss_grad(*args: Any) -> tuple[Tensor, ...]:
@@ -104,7 +104,7 @@ def _vsd(
     scale: Tensor | None,
     floor: float,
     eps: float,
-    grad_scale: float,
+    grad_scale: float = 1.0,
     *,
     need: bool,
 ) -> tuple[Tensor, ...]:
@@ -164,7 +164,7 @@ def dsm_loss_grad(
 
 
 def dsm_loss_raw(*args: Any) -> tuple[Tensor, ...]:
-    return _dsm_raw(*args, 1.0, need=False)[:2]
+    return _dsm_raw(*args, need=False)[:2]
 
 
 def dsm_loss_raw_grad(*args: Any) -> tuple[Tensor, ...]:
@@ -182,7 +182,7 @@ def _dsm_raw(
     c_skip: Tensor,
     c_out: Tensor,
     sigma_data: float,
-    grad_scale: float,
+    grad_scale: float = 1.0,
     *,
     need: bool,
 ) -> tuple[Tensor, ...]:
