@@ -24,6 +24,8 @@ KEY: dict[str, Any] = {"seed": 1, "index": INDEX}
 OPERATORS: dict[str, Callable[..., Tensor]] = {
     "sid_loss": lambda x, y, z: ops.sid_loss(x, y, z),
     "dsm_loss": lambda x, y, z: ops.dsm_loss(x, y, SIGMA),
+    "vsd_loss": lambda x, y, z: ops.vsd_loss(x, y, z),
+    "sid_loss_raw": lambda x, y, z: ops.sid_loss_raw(x, y, z, SIGMA, SIGMA, SIGMA, **KEY),
     "add_noise": lambda x, y, z: ops.add_noise(x, SIGMA, **KEY),
     "dropout": lambda x, y, z: ops.dropout(x, 0.1, **KEY),
     "normal": lambda x, y, z: ops.normal(SHAPE, **KEY),

@@ -376,21 +376,20 @@ def test_gradcheck_of_the_operators(keyed: bool) -> None:
 @both_modes
 def test_opcheck(device: str, backend: str, keyed: bool) -> None:
     ops = torch.ops.sidfast
-    for dtypes, layout in ((DTYPES[0], "contiguous"), (DTYPES[1], "channels_last")):
-        call = Call((3, 2, 5, 4), device, dtypes, layout, keyed=keyed)
-        plain, noisy = call.operands, call.noisy
-        need = [True, False, True, not keyed]
-        calls = [
-            (ops.sid_loss_raw, (*call.batches[:3], noisy, *call.folded(), ALPHA, FLOOR, 2.0)),
-            (ops._sid_loss_raw, plain(ALPHA, FLOOR)),
-            (ops._sid_loss_raw_grads, plain(ALPHA, FLOOR, 1.0, need)),
-            (ops.dsm_loss_raw, (*plain(DATA, 1.0, count=2)[:1], call.batches[1],
-                                *plain(DATA, 1.0, count=2)[2:])),
-            (ops._dsm_loss_raw, plain(DATA, count=2)),
-            (ops._dsm_loss_raw_grad, plain(DATA, 3.0, count=2)),
-        ]  # fmt: skip
-        for op, args in calls:
-            torch.library.opcheck(op.default, (*args, backend))
+    call = Call((3, 2, 5, 4), device, DTYPES[1], "channels_last", keyed=keyed)
+    images, raw, *_ = call.batches
+    plain, noisy = call.operands, call.noisy
+    held = plain(DATA, 1.0, count=2)
+    calls = [
+        (ops.sid_loss_raw, (*call.batches[:3], noisy, *call.folded(), ALPHA, FLOOR, 2.0)),
+        (ops._sid_loss_raw, plain(ALPHA, FLOOR)),
+        (ops._sid_loss_raw_grads, plain(ALPHA, FLOOR, 1.0, [True, False, True, not keyed])),
+        (ops.dsm_loss_raw, (images.detach(), raw, *held[2:])),
+        (ops._dsm_loss_raw, plain(DATA, count=2)),
+        (ops._dsm_loss_raw_grad, held),
+    ]
+    for op, args in calls:
+        torch.library.opcheck(op.default, (*args, backend))
 
 
 def both_losses(x: Tensor, weight: Tensor, sigma: Tensor, index: Tensor, backend: str) -> Tensor:
@@ -406,7 +405,7 @@ def both_losses(x: Tensor, weight: Tensor, sigma: Tensor, index: Tensor, backend
         dsm_loss_raw(images.detach(), fake, *precond, **key, **where),
         dsm_loss_raw(images.detach(), fake, *precond, noisy=images.detach() * 2, **where),
     ]
-    return sum((value * inverse.detach()).sum() for value, inverse in losses) * torch.ones(())
+    return torch.stack([(value * of_sample).sum() for value, of_sample in losses]).sum()
 
 
 def test_one_graph_serves_every_batch(device: str, backend: str) -> None:
