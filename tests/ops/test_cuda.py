@@ -97,6 +97,7 @@ def check_losses(size: Sequence[int], dtype: torch.dtype, image_dtype: torch.dty
     values = operands((3, *size), dtype)
     values[1][1].view(-1)[-1] = torch.inf
     images = values[0].to(image_dtype)
+    stored = [*values, images, images * 1.5]
     sigma = torch.tensor([0.5, 2.0, 10.0])
     c_skip, c_out = 0.25 / (sigma**2 + 0.25), 0.5 * sigma / (sigma**2 + 0.25).sqrt()
     key, none = (torch.tensor(-3), torch.arange(3) + 2**40, 5), (None, None, 0)
@@ -104,23 +105,21 @@ def check_losses(size: Sequence[int], dtype: torch.dtype, image_dtype: torch.dty
 
     def losses(wide: bool, rows: slice = slice(None)) -> list[Tensor]:
         """Of `rows` alone, by the operators or, in float64, by their definition."""
-        x, teacher, fake, stored = (
-            (each.double() if wide else each)[rows] for each in (*values, images)
-        )
+        x, teacher, fake, own, noisy = ((each.double() if wide else each)[rows] for each in stored)
         at, seed, index = (sigma[rows], key[0], key[1][rows])
         folded = (c_skip[rows], c_out[rows])
-        raw = [(None, at, seed, index, key[2], *folded), (stored * 1.5, at, *none, *folded)]
+        raw = [(None, at, seed, index, key[2], *folded), (noisy, at, *none, *folded)]
         calls: dict[str, list[tuple[Any, ...]]] = {
             "sid_loss": [(x, teacher, fake, ALPHA, FLOOR)],
             "sid_loss_grads": [(x, teacher, fake, ALPHA, FLOOR, 3.0, need[:3])],
             "vsd_loss_grad": [(x, teacher, fake, 1 / at, FLOOR, 1e-6, 3.0)],
             "dsm_loss_grad": [(x, teacher, at, SIGMA_DATA, 3.0)],
-            "sid_loss_raw": [(stored, teacher, fake, *each, ALPHA, FLOOR) for each in raw],
+            "sid_loss_raw": [(own, teacher, fake, *each, ALPHA, FLOOR) for each in raw],
             "sid_loss_raw_grads": [
-                (stored, teacher, fake, *each, ALPHA, FLOOR, 3.0, (*need[:3], each[0] is not None))
+                (own, teacher, fake, *each, ALPHA, FLOOR, 3.0, (*need[:3], each[0] is not None))
                 for each in raw
             ],
-            "dsm_loss_raw_grad": [(stored, teacher, *each, SIGMA_DATA, 3.0) for each in raw],
+            "dsm_loss_raw_grad": [(own, teacher, *each, SIGMA_DATA, 3.0) for each in raw],
         }
         made = []
         for name, arguments in calls.items():

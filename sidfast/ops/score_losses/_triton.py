@@ -29,7 +29,9 @@ _BATCHES = {"sid_loss": 3, "sid_loss_raw": 4, "vsd_loss": 3, "dsm_loss": 2, "dsm
 # 16 warps hold e and d of 16384 elements in 64 of the 128 registers that each of their threads can
 # have. Fewer elements take 16 a thread, so that two programs share a multiprocessor and one reads
 # while the other writes. Samples that do not all begin on an address that suits wide loads keep an
-# address and a mask for each element too: half as many elements, or registers spill.
+# address and a mask for each element too: half as many elements, or registers spill. Where noise is
+# made again for either such samples or channels that are stored last, half as many warps leave each
+# thread twice the registers.
 _RESIDENT = 16384
 _MOST_WARPS = 16
 _PART = 4096  # elements that a program looks at together in a larger sample
@@ -135,7 +137,7 @@ def _pair(
     constants = (None if scale is None else scale.contiguous(), alpha, floor, eps, grad_scale)
     batch, size = _row_shape(loss, batches)
     with torch.cuda.device_of(loss):
-        if batch and size <= _resident(size):
+        if batch and size <= _resident(size, source, last):
             options = {"KIND": kind, **_whole(size, source, last)}
             pair_sample[(batch,)](*operands, wanted, loss, weight, *constants, size, **options)
         elif batch:
@@ -210,7 +212,7 @@ def _dsm(
     operands = (*rows[:2], folded, stream)
     batch, size = _row_shape(loss, batches)
     with torch.cuda.device_of(loss):
-        if batch and size <= _resident(size):
+        if batch and size <= _resident(size, source, last):
             options = _whole(size, source, last)
             dsm_sample[(batch,)](
                 *operands, wanted, sigma, loss, weight, sigma_data, grad_scale, size, **options
@@ -246,14 +248,23 @@ def _folded(
     return ("noise", (c_skip, c_out, *key)) if noisy is None else ("noisy", (c_skip, c_out, noisy))
 
 
-def _resident(size: int) -> int:
+def _resident(size: int, source: str, last: int) -> int:
     """How large a sample of `size` elements may be to stay in registers."""
-    return _RESIDENT if size % 16 == 0 else _RESIDENT // 2
+    if size % 16:
+        return _RESIDENT // 2
+    return _RESIDENT * 3 // 4 if _scattered(source, last) else _RESIDENT
+
+
+def _scattered(source: str, last: int) -> bool:
+    """Whether elements need a counter each for their noise, whose words take registers."""
+    return source == "noise" and last > 1
 
 
 def _whole(size: int, source: str, last: int) -> dict[str, Any]:
     """Constants for programs of a whole sample each."""
-    warps = min(_MOST_WARPS, triton.next_power_of_2(max(1, size // 512)))
+    many = source == "noise" and (last > 1 or size % 16)
+    most = _MOST_WARPS // 2 if many else _MOST_WARPS
+    warps = min(most, triton.next_power_of_2(max(1, size // 512)))
     return _constants(size, source, last, warps)
 
 
@@ -265,15 +276,14 @@ def _cut(size: int, source: str, last: int) -> tuple[int, dict[str, Any]]:
 
 
 def _constants(size: int, source: str, last: int, warps: int) -> dict[str, Any]:
-    # Eight elements a thread are the most that one load brings; where each needs a counter of its
-    # own for its noise, four leave room for their words.
-    channels = last if source == "noise" else 1
-    tile = (256 if channels == 1 else 128) * warps
+    # Eight elements a thread are the most that one load brings.
+    scattered = _scattered(source, last)
+    tile = (128 if scattered else 256) * warps
     block = min(tile, max(_COUNTER, triton.next_power_of_2(size)))
     # Fused only where the source says so: equal bits with and without gradients.
     return {
         "SOURCE": source,
-        "CHANNELS": channels,
+        "CHANNELS": last if scattered else 1,
         "BLOCK": block,
         "TILES": max(1, -(-size // block)),
         "num_warps": warps,
