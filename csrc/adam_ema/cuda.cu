@@ -160,7 +160,6 @@ template <class Low>
 __global__ void __launch_bounds__(kThreads)
     update(AdamColumns columns, AdamPieces pieces, Rates rates, Workspace workspace) {
   const Common common = *workspace.common;
-  if (common.skip) return;
   // Backwards, since the gradients that were read last are still in the second-level cache.
   const Piece piece = piece_at(columns, pieces, pieces.count - 1 - blockIdx.x);
   const int64_t i = piece.parameter, begin = piece.begin;
@@ -170,7 +169,8 @@ __global__ void __launch_bounds__(kThreads)
   float* const v = g ? columns.second_moments[i] + begin : nullptr;
   float* const average = moved(columns.averages[i], begin);
   Low* const copy = moved(static_cast<Low*>(columns.copies[i]), begin);
-  const Factors factors = g ? workspace.factors[i] : Factors{0.0f, 0.0f};
+  const Factors factors = workspace.factors[i];  // anything, where there is no gradient
+  if (common.skip) return;  // not earlier: what is read after it waits
   bool wide = aligned(copy, kRun * static_cast<int>(sizeof(Low)));
   for (const float* each : {p, g, m, v, average}) wide = wide && aligned(each, kAccessBytes);
 

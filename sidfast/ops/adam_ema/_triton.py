@@ -212,10 +212,10 @@ def _update(
     COPY: tl.constexpr,
     ALIGNED: tl.constexpr,
 ) -> None:
-    if tl.load(common + 3) == 0:
-        # Backwards, since the gradients that were read last are still in the second-level cache.
-        parameter, begin, size = _piece(columns, pieces, work - 1 - tl.program_id(0), work)
-        address = tl.load(gradients + parameter)
+    # Backwards, since the gradients that were read last are still in the second-level cache.
+    parameter, begin, size = _piece(columns, pieces, work - 1 - tl.program_id(0), work)
+    address = tl.load(gradients + parameter)
+    if tl.load(common + 3) == 0:  # not earlier: what is read after it waits
         tensors = (
             _column(columns, _PARAMS, count, parameter, ALIGNED),
             _pointer(address, tl.float32, ALIGNED),
