@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import copy
 import gc
+import itertools
 import json
 import statistics
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,12 @@ PRECISIONS = {"cuda": ("fp32", "tf32", "fp16", "bf16"), "cpu": ("fp32", "bf16")}
 BATCHES = (64, 256)
 PER_ROUND = 128  # at most: saved activations are 339 MiB an image in float32
 CIFAR10: dict[str, Any] = {"img_resolution": 32, "channel_mult": [2, 2, 2]}
-TINY: dict[str, Any] = {"img_resolution": 16, "channel_mult": [1, 1], "model_channels": 8}
+TINY: dict[str, Any] = {
+    "img_resolution": 16,
+    "channel_mult": [1, 1],
+    "model_channels": 8,
+    "num_blocks": 1,
+}
 UPDATES = (1, 10, 100)
 KERNELS = 12  # of the most expensive, kept
 
@@ -96,7 +102,7 @@ def iteration(
         plain.step()
         synchronize(device)
         phases: dict[str, float] = {}
-        for (_, start), (phase, end) in zip(marks, marks[1:], strict=False):
+        for (_, start), (phase, end) in itertools.pairwise(marks):
             phases[phase] = phases.get(phase, 0.0) + 1e3 * watch.between(start, end)
         timed.append(phases)
 
@@ -164,7 +170,7 @@ def rounding(device: torch.device, updates: Sequence[int]) -> list[dict[str, Any
 @torch.no_grad()
 def ratios(plain: PlainDistiller, device: torch.device) -> dict[str, Any]:
     networks = [copy.deepcopy(net).eval() for net in (plain.teacher, plain.fake)]
-    images = plain._generate()
+    images = plain.generate()
     sigma = uniform_t_sigma(torch.rand(len(images), 1, 1, 1, device=device))
     noisy = images + sigma * torch.randn_like(images)
 

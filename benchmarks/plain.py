@@ -73,7 +73,7 @@ class PlainDistiller:
         cfg = self.cfg
         with torch.no_grad():
             self.generator.eval()
-            images = self._generate()
+            images = self.generate()
         self.mark("fake: G forward")
         sigma = (self._normal(len(images), 1, 1, 1) * cfg.p_std + cfg.p_mean).exp()
         weight = (sigma**2 + cfg.sigma_data**2) / (sigma * cfg.sigma_data) ** 2
@@ -88,7 +88,7 @@ class PlainDistiller:
     def _generator_round(self) -> Tensor:
         cfg = self.cfg
         self.generator.train()
-        images = self._generate()
+        images = self.generate()
         self.mark("generator: G forward")
         images.register_hook(lambda gradient: self.mark("generator: backward, teacher and fake"))
         t = torch.rand(len(images), 1, 1, 1, device=images.device) * cfg.t_max / 1000
@@ -107,7 +107,8 @@ class PlainDistiller:
         self.mark("generator: backward, G")
         return loss.detach()
 
-    def _generate(self) -> Tensor:
+    def generate(self) -> Tensor:
+        """Images of the generator, as many as a round has."""
         net, n = self.generator, self.images_per_round
         z = self._normal(n, net.img_channels, net.img_resolution, net.img_resolution)
         return net(self.cfg.sigma_init * z, self._constant(self.cfg.sigma_init, n))
