@@ -22,7 +22,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         each = places(metafunc.module.ROOM, every_isa="every_isa" in metafunc.fixturenames)
         if any(row.name == EMULATED.backend for row in metafunc.module.ROOM.BACKENDS):
             each.append(EMULATED)
-        metafunc.parametrize("place", each, indirect=True, ids=str)
+        marked = [
+            pytest.param(place, marks=pytest.mark.gpu if place.device == "cuda" else ())
+            for place in each
+        ]
+        metafunc.parametrize("place", marked, indirect=True, ids=list(map(str, each)))
 
 
 @pytest.fixture

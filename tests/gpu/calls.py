@@ -1,0 +1,98 @@
+"""One call of every operator that the GPU back ends serve; a new operator is one more entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sidfast import ops
+from sidfast.ops import random, score_losses
+from sidfast.testing.backends import skip_unless_served
+
+BACKENDS = ("triton", "cuda")
+SHAPE = (6, 3, 33, 31)
+
+
+class Inputs(NamedTuple):
+    """What calls draw from; the first three want gradients."""
+
+    images: Tensor
+    teacher: Tensor
+    fake: Tensor
+    sigma: Tensor
+    seed: Tensor
+    index: Tensor
+
+    @classmethod
+    def make(cls, number: int, device: str = "cuda", shape: tuple[int, ...] = SHAPE) -> Inputs:
+        torch.manual_seed(number)
+        images, *noise = (torch.randn(shape, device=device) for _ in range(3))
+        teacher = images + 0.3 * noise[0]
+        near = (images, teacher, teacher + 0.05 * noise[1])
+        return cls(
+            *(each.requires_grad_() for each in near),
+            torch.rand(shape[0], device=device) + 0.1,
+            torch.tensor(number, device=device),
+            torch.arange(shape[0], device=device) * 2**33 - number,
+        )
+
+    @torch.no_grad()
+    def take(self, other: Inputs) -> None:
+        """Another's values, in this one's memory."""
+        for mine, theirs in zip(self, other, strict=True):
+            mine.copy_(theirs)
+
+    def key(self, backend: str) -> dict[str, Any]:
+        return {"seed": self.seed, "index": self.index, "stream": 5, "backend": backend}
+
+
+class Operator(NamedTuple):
+    """`forward(inputs, backend)` in a room; `wants` names the inputs that get gradients."""
+
+    room: ModuleType
+    forward: Callable[[Inputs, str], Tensor]
+    wants: tuple[str, ...] = ()
+
+    def results(self, inputs: Inputs, backend: str) -> list[Tensor]:
+        """Result and gradients."""
+        result = self.forward(inputs, backend)
+        operands = [getattr(inputs, name) for name in self.wants]
+        if not operands:
+            return [result.detach()]
+        upstream = torch.full_like(result, 0.5)
+        return [result.detach(), *torch.autograd.grad(result, operands, upstream)]
+
+
+OPERATORS = {
+    "normal": Operator(random, lambda i, b: ops.normal(i.images.shape, **i.key(b))),
+    "uniform": Operator(random, lambda i, b: ops.uniform(i.images.shape, **i.key(b))),
+    "integers": Operator(random, lambda i, b: ops.integers(i.images.shape, 1000, **i.key(b))),
+    "add_noise": Operator(
+        random,
+        lambda i, b: ops.add_noise(i.images, i.sigma, scale=i.sigma, **i.key(b)),
+        ("images",),
+    ),
+    "dropout": Operator(random, lambda i, b: ops.dropout(i.images, 0.3, **i.key(b)), ("images",)),
+    "sid_loss": Operator(
+        score_losses,
+        lambda i, b: ops.sid_loss(i.images, i.teacher, i.fake, backend=b),
+        ("images", "teacher", "fake"),
+    ),
+    "dsm_loss": Operator(
+        score_losses,
+        lambda i, b: ops.dsm_loss(i.images, i.fake, i.sigma, backend=b),
+        ("fake",),
+    ),
+}
+
+
+def served(name: str, backend: str) -> Operator:
+    """An operator; skips the test where the back end does not serve it."""
+    operator = OPERATORS[name]
+    args = operator.room.contract.plain_calls("cuda")[name]
+    skip_unless_served(operator.room, backend, name, *args)
+    return operator

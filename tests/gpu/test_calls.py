@@ -1,0 +1,109 @@
+"""Calls on a GPU: captured, on the current stream and device, without waiting, in few launches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from calls import BACKENDS, OPERATORS, Inputs, served
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+every_call = pytest.mark.parametrize(
+    ("name", "backend"), [(name, backend) for backend in BACKENDS for name in OPERATORS]
+)
+
+
+def assert_same(made: list[Tensor], expected: list[Tensor]) -> None:
+    for a, b in zip(made, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+@every_call
+def test_a_captured_graph_replays_with_what_its_inputs_hold_by_then(
+    name: str, backend: str
+) -> None:
+    operator, inputs = served(name, backend), Inputs.make(1)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        operator.results(inputs, backend)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = operator.results(inputs, backend)
+    seen = []
+    for number in (2, 3):
+        inputs.take(Inputs.make(number))
+        for result in captured:
+            result.fill_(-1)
+        graph.replay()
+        assert_same(captured, operator.results(inputs, backend))
+        seen.append(captured[0].clone())
+    assert not torch.equal(*seen)
+
+
+@every_call
+def test_nothing_waits_for_the_device(name: str, backend: str) -> None:
+    operator, inputs = served(name, backend), Inputs.make(1)
+    operator.results(inputs, backend)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        operator.results(inputs, backend)
+        operator.results(inputs._replace(seed=7), backend)  # goes to the device as a number
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@every_call
+def test_the_current_stream_is_used(name: str, backend: str) -> None:
+    operator, source = served(name, backend), Inputs.make(1)
+    expected = operator.results(source, backend)
+    late = Inputs.make(2)
+    torch.cuda.synchronize()
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(50_000_000)  # cycles until the inputs are there
+        late.take(source)
+        made = operator.results(late, backend)
+    side.synchronize()
+    assert_same(made, expected)
+
+
+@every_call
+def test_the_tensors_device_is_used_whatever_the_current_one(name: str, backend: str) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("torch finds one CUDA device")
+    operator, inputs = served(name, backend), Inputs.make(1, "cuda:1")
+    made = operator.results(inputs, backend)
+    with torch.cuda.device(1):
+        assert_same(made, operator.results(inputs, backend))
+    assert torch.cuda.current_device() == 0
+
+
+@every_call
+def test_bits_are_the_same_every_time(name: str, backend: str) -> None:
+    operator, inputs = served(name, backend), Inputs.make(1, shape=(40, 3, 64, 64))
+    expected = operator.results(inputs, backend)
+    for _ in range(3):
+        assert_same(operator.results(inputs, backend), expected)
+
+
+@every_call
+@pytest.mark.parametrize("shape", [(64, 3, 64, 64), (4, 16, 128, 128)], ids=str)
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_call_is_at_most_two_launches(
+    name: str, backend: str, shape: tuple[int, ...], gradient: bool
+) -> None:
+    operator, inputs = served(name, backend), Inputs.make(1, shape=shape)
+
+    def forward() -> None:
+        with torch.set_grad_enabled(gradient):
+            operator.forward(inputs, backend)
+        torch.cuda.synchronize()
+
+    forward()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        forward()
+    kernels = [e for e in profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    assert 1 <= len(kernels) <= 2, [kernel.name for kernel in kernels]
