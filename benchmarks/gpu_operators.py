@@ -91,6 +91,10 @@ class Place:
         """Samples that make at least `mib` MiB of traffic."""
         return -(-mib * 2**20 // bytes_per_sample) if self.full else 3
 
+    def sample(self, shape: Sequence[int]) -> Sequence[int]:
+        """A sample's (C, H, W), as it is or small."""
+        return shape if self.full else (*shape[:-2], 8, 8)
+
     def normal(self, *shape: int, dtype: torch.dtype = F32) -> Tensor:
         return torch.randn(shape, device=self.device, dtype=dtype)
 
@@ -123,9 +127,9 @@ def wide(operands: Sequence[Tensor]) -> Tensors:
 def add_noise(
     place: Place, mib: int, dtype: torch.dtype, out: torch.dtype, form: torch.memory_format
 ) -> Contest:
-    width = dtype.itemsize + out.itemsize
-    n = place.batch(mib, prod(IMAGE) * width)
-    x, sigma = place.normal(n, *IMAGE, dtype=dtype), place.levels(n)
+    sample, width = place.sample(IMAGE), dtype.itemsize + out.itemsize
+    n = place.batch(mib, prod(sample) * width)
+    x, sigma = place.normal(n, *sample, dtype=dtype), place.levels(n)
     index, seed = torch.arange(n, device=place.device), torch.tensor(1, device=place.device)
     column = spread(sigma, x).to(dtype)
 
@@ -159,6 +163,7 @@ def add_noise(
 def sid_loss(
     place: Place, mib: int, dtype: torch.dtype, sample: Sequence[int], autograd: bool
 ) -> Contest:
+    sample = place.sample(sample)
     n = place.batch(mib, 6 * prod(sample) * dtype.itemsize)
     images, *noise = (place.normal(n, *sample) for _ in range(3))
     teacher = images + 0.3 * noise[0]
@@ -205,8 +210,9 @@ def sid_loss(
 
 
 def dsm_loss(place: Place, mib: int, dtype: torch.dtype) -> Contest:
-    n = place.batch(mib, 3 * prod(IMAGE) * dtype.itemsize)
-    images, denoised = (place.normal(n, *IMAGE, dtype=dtype) for _ in range(2))
+    sample = place.sample(IMAGE)
+    n = place.batch(mib, 3 * prod(sample) * dtype.itemsize)
+    images, denoised = (place.normal(n, *sample, dtype=dtype) for _ in range(2))
     operands, sigma = (images, denoised.requires_grad_()), place.levels(n)
     column, scale = spread(sigma, images), 1 / n
     upstream = torch.full((n,), scale, device=place.device)
@@ -247,9 +253,9 @@ def dsm_loss(place: Place, mib: int, dtype: torch.dtype) -> Contest:
 def group_norm_silu(
     place: Place, mib: int, dtype: torch.dtype, form: torch.memory_format
 ) -> Contest:
-    channels, groups, side = 128, 32, 32
-    n = place.batch(mib, 5 * channels * side**2 * dtype.itemsize)
-    x = place.normal(n, channels, side, side, dtype=dtype).to(memory_format=form)
+    sample, groups = place.sample((128, 32, 32)), 32
+    n, channels = place.batch(mib, 5 * prod(sample) * dtype.itemsize), sample[0]
+    x = place.normal(n, *sample, dtype=dtype).to(memory_format=form)
     weight, bias, offset = (place.normal(*s) for s in ((channels,), (channels,), (n, channels)))
     operands = [each.requires_grad_() for each in (x, weight, bias, offset)]
     upstream = torch.randn_like(x)
@@ -404,7 +410,7 @@ def hold(contest: Contest, place: Place) -> dict[str, Any]:
     source = torch.zeros(contest.traffic // 2, dtype=torch.uint8, device=place.device)
     target = torch.empty_like(source)
     calls["copy"] = partial(target.copy_, source)
-    times = race(calls, place.device, SECONDS if place.full else 0.01)
+    times = race(calls, place.device, SECONDS)
     return {
         "op": contest.op,
         "mode": contest.mode,
@@ -432,7 +438,7 @@ def floors(place: Place) -> dict[str, Any]:
         calls[name] = partial(product, a, b, name == "tf32")
     medians = {
         name: summary(series)["median"]
-        for name, series in race(calls, place.device, SECONDS if place.full else 0.01).items()
+        for name, series in race(calls, place.device, SECONDS).items()
     }
     return {
         "copy_GB_per_s": 2 * size / medians.pop("copy") / 1e9,

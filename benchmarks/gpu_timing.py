@@ -16,7 +16,7 @@ Call = Callable[[], Any]
 # Zeroed before each timed call: more than any cache holds, and long enough (about 0.7 ms on an
 # H100) for the host to get ahead, so that what is timed is the device's work.
 CLEARED_BYTES = 2 * 2**30
-ROUNDS = (10, 100)
+ROUNDS = {"cuda": (10, 100), "cpu": (2, 2)}  # at least, at most
 
 
 def synchronize(device: torch.device) -> None:
@@ -60,12 +60,13 @@ def race(calls: dict[str, Call], device: torch.device, seconds: float) -> dict[s
         synchronize(device)
         return {name: watch.between(*pair) for name, pair in marks.items()}
 
-    for _ in range(2):
-        one_round()
+    one_round()
+    one_round()
     start = time.perf_counter()
     one_round()
     once = time.perf_counter() - start
-    rounds = int(min(max(seconds / once, ROUNDS[0]), ROUNDS[1]))
+    least, most = ROUNDS[device.type]
+    rounds = int(min(max(seconds / once, least), most))
     made = [one_round() for _ in range(rounds)]
     return {name: [times[name] for times in made] for name in calls}
 
