@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from calls import BACKENDS, OPERATORS, Inputs, served
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+
+from sidfast.testing.operators import BACKENDS, OPERATORS, Inputs, served
 
 every_call = pytest.mark.parametrize(
     ("name", "backend"), [(name, backend) for backend in BACKENDS for name in OPERATORS]
@@ -22,7 +23,7 @@ def assert_same(made: list[Tensor], expected: list[Tensor]) -> None:
 def test_a_captured_graph_replays_with_what_its_inputs_hold_by_then(
     name: str, backend: str
 ) -> None:
-    operator, inputs = served(name, backend), Inputs.make(1)
+    operator, inputs = served(name, backend), Inputs.make(1, "cuda")
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -33,7 +34,7 @@ def test_a_captured_graph_replays_with_what_its_inputs_hold_by_then(
         captured = operator.results(inputs, backend)
     seen = []
     for number in (2, 3):
-        inputs.take(Inputs.make(number))
+        inputs.take(Inputs.make(number, "cuda"))
         for result in captured:
             result.fill_(-1)
         graph.replay()
@@ -44,7 +45,7 @@ def test_a_captured_graph_replays_with_what_its_inputs_hold_by_then(
 
 @every_call
 def test_nothing_waits_for_the_device(name: str, backend: str) -> None:
-    operator, inputs = served(name, backend), Inputs.make(1)
+    operator, inputs = served(name, backend), Inputs.make(1, "cuda")
     operator.results(inputs, backend)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -57,9 +58,9 @@ def test_nothing_waits_for_the_device(name: str, backend: str) -> None:
 
 @every_call
 def test_the_current_stream_is_used(name: str, backend: str) -> None:
-    operator, source = served(name, backend), Inputs.make(1)
+    operator, source = served(name, backend), Inputs.make(1, "cuda")
     expected = operator.results(source, backend)
-    late = Inputs.make(2)
+    late = Inputs.make(2, "cuda")
     torch.cuda.synchronize()
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
@@ -83,7 +84,7 @@ def test_the_tensors_device_is_used_whatever_the_current_one(name: str, backend:
 
 @every_call
 def test_bits_are_the_same_every_time(name: str, backend: str) -> None:
-    operator, inputs = served(name, backend), Inputs.make(1, shape=(40, 3, 64, 64))
+    operator, inputs = served(name, backend), Inputs.make(1, "cuda", shape=(40, 3, 64, 64))
     expected = operator.results(inputs, backend)
     for _ in range(3):
         assert_same(operator.results(inputs, backend), expected)
@@ -95,7 +96,7 @@ def test_bits_are_the_same_every_time(name: str, backend: str) -> None:
 def test_a_call_is_at_most_two_launches(
     name: str, backend: str, shape: tuple[int, ...], gradient: bool
 ) -> None:
-    operator, inputs = served(name, backend), Inputs.make(1, shape=shape)
+    operator, inputs = served(name, backend), Inputs.make(1, "cuda", shape=shape)
 
     def forward() -> None:
         with torch.set_grad_enabled(gradient):

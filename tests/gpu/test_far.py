@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from calls import BACKENDS, Inputs, served
 
 from sidfast import ops
+from sidfast.testing.operators import BACKENDS, Inputs, served
 
 GIB = 2**30
 BATCH, SAMPLE = 9, (4, 2**13, 2**13)  # 9 * 2^28 elements

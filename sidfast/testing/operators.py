@@ -1,4 +1,4 @@
-"""One call of every operator that the GPU back ends serve; a new operator is one more entry."""
+"""One call of every operator that has GPU back ends; a new operator is one more entry."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import Tensor
 from sidfast import ops
 from sidfast.ops import random, score_losses
 from sidfast.testing.backends import skip_unless_served
+from sidfast.testing.tensors import LAYOUTS
 
-BACKENDS = ("triton", "cuda")
+BACKENDS = ("triton", "cuda")  # of GPUs
 SHAPE = (6, 3, 33, 31)
 
 
@@ -25,20 +26,29 @@ class Inputs(NamedTuple):
     fake: Tensor
     sigma: Tensor
     seed: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # tuple.index is not needed
 
     @classmethod
-    def make(cls, number: int, device: str = "cuda", shape: tuple[int, ...] = SHAPE) -> Inputs:
-        torch.manual_seed(number)
-        images, *noise = (torch.randn(shape, device=device) for _ in range(3))
+    def make(
+        cls,
+        number: int,
+        device: str,
+        shape: tuple[int, ...] = SHAPE,
+        dtype: torch.dtype = torch.float32,
+        layout: str = "contiguous",
+    ) -> Inputs:
+        """The same values on every device."""
+        generator = torch.Generator().manual_seed(number)
+        images, *noise = (torch.randn(shape, generator=generator) for _ in range(3))
         teacher = images + 0.3 * noise[0]
         near = (images, teacher, teacher + 0.05 * noise[1])
-        return cls(
-            *(each.requires_grad_() for each in near),
-            torch.rand(shape[0], device=device) + 0.1,
-            torch.tensor(number, device=device),
-            torch.arange(shape[0], device=device) * 2**33 - number,
+        images, teacher, fake = (
+            LAYOUTS[layout](each.to(dtype)).to(device).requires_grad_() for each in near
         )
+        sigma = torch.rand(shape[0], generator=generator) + 0.1
+        index = torch.arange(shape[0]) * 2**33 - number
+        seed = torch.tensor(number, device=device)
+        return cls(images, teacher, fake, sigma.to(device), seed, index.to(device))
 
     @torch.no_grad()
     def take(self, other: Inputs) -> None:
@@ -47,6 +57,7 @@ class Inputs(NamedTuple):
             mine.copy_(theirs)
 
     def key(self, backend: str) -> dict[str, Any]:
+        """Keywords of a draw."""
         return {"seed": self.seed, "index": self.index, "stream": 5, "backend": backend}
 
 
@@ -68,7 +79,9 @@ class Operator(NamedTuple):
 
 
 OPERATORS = {
-    "normal": Operator(random, lambda i, b: ops.normal(i.images.shape, **i.key(b))),
+    "normal": Operator(
+        random, lambda i, b: ops.normal(i.images.shape, dtype=i.images.dtype, **i.key(b))
+    ),
     "uniform": Operator(random, lambda i, b: ops.uniform(i.images.shape, **i.key(b))),
     "integers": Operator(random, lambda i, b: ops.integers(i.images.shape, 1000, **i.key(b))),
     "add_noise": Operator(
@@ -91,7 +104,7 @@ OPERATORS = {
 
 
 def served(name: str, backend: str) -> Operator:
-    """An operator; skips the test where the back end does not serve it."""
+    """An operator; skips the test where the back end does not serve it on a GPU."""
     operator = OPERATORS[name]
     args = operator.room.contract.plain_calls("cuda")[name]
     skip_unless_served(operator.room, backend, name, *args)
