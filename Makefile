@@ -7,13 +7,16 @@ BIN := $(VENV)/bin
 TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch>=2.11' || echo 'torch==2.13.0')
 SOURCES := $(wildcard cmake/* csrc/*.cpp csrc/*/*.*)
 
-.PHONY: demo test lint bench aot help
+.PHONY: demo test lint bench aot gpu gpu-sanitize help
 
 help:
 	@echo 'make demo    distil the digits teacher and open runs/demo-*/result.png'
 	@echo 'make test    lint, types and the test suite'
 	@echo 'make bench   benchmarks, written to benchmarks/results/cpu.md'
 	@echo 'make aot     compile the Triton kernels without a GPU, see benchmarks/results/resources.md'
+	@echo 'make gpu     prove and measure on an NVIDIA GPU in 8 minutes, with the torch of $(PYTHON);'
+	@echo '             PYTHON=... chooses another; nothing is installed'
+	@echo 'make gpu-sanitize   compute-sanitizer over the CUDA kernels that make gpu built'
 
 $(VENV)/.ready: requirements.txt pyproject.toml setup.py CMakeLists.txt $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -39,3 +42,9 @@ bench: $(VENV)/.ready
 aot: $(VENV)/.ready
 	$(BIN)/python -m pip install --disable-pip-version-check -q triton==3.7.1
 	$(BIN)/python benchmarks/aot.py
+
+gpu:
+	$(PYTHON) benchmarks/gpu.py
+
+gpu-sanitize:
+	$(PYTHON) benchmarks/gpu_sanitize.py
