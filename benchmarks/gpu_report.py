@@ -24,11 +24,11 @@ CALLS = """
 Microseconds of the host's time for one call on 2×1×4×4 tensors, forward alone.
 """
 BASELINE = """
-One iteration as the method's authors write it, in eager torch on EDM's CIFAR-10 network, batch 256
-in rounds of `per round` images. Milliseconds by phase, medians.
+One iteration as the method's authors write it, in eager torch on EDM's CIFAR-10 network, in rounds
+of gradient accumulation. Milliseconds by phase, medians; precisions are those inside the networks.
 """
 ROUNDING = """
-|d| / |rounding error of d|, d = T − F on the trained digits after so many updates of the fake score
+‖d‖ / ‖rounding error of d‖, d = T − F on the trained digits after so many updates of the fake score
 with a rate of 1e-5; the truth is float64's.
 """
 
@@ -182,7 +182,7 @@ def baseline(found: dict[str, Any]) -> str:
             (row["updates"], f"{row['d_over_T']:.1e}", *(f"{row['ratios'][m]:.3g}" for m in modes))
             for row in found["rounding"]
         ]
-        text += ROUNDING + "\n" + table(("updates", "|d| / |T|", *modes), lines)
+        text += ROUNDING + "\n" + table(("updates", "‖d‖ / ‖T‖", *modes), lines)
     return text
 
 
