@@ -4,7 +4,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch>=2.11' || echo 'torch==2.13.0')
+# A GPU's torch brings its triton; without one, triton interprets and compiles in tests.
+TRITON := triton==3.7.1; sys_platform == "linux" and platform_machine == "x86_64"
+TORCH := $(if $(shell command -v nvidia-smi),'torch>=2.11','torch==2.13.0' '$(TRITON)')
 SOURCES := $(wildcard cmake/* csrc/*.cpp csrc/*/*.*)
 
 .PHONY: demo test lint bench aot gpu gpu-sanitize help
@@ -13,14 +15,14 @@ help:
 	@echo 'make demo    distil the digits teacher and open runs/demo-*/result.png'
 	@echo 'make test    lint, types and the test suite'
 	@echo 'make bench   benchmarks, written to benchmarks/results/cpu.md'
-	@echo 'make aot     compile the Triton kernels without a GPU, see benchmarks/results/resources.md'
+	@echo 'make aot     compile the GPU kernels without a GPU, see benchmarks/results/resources.md'
 	@echo 'make gpu     prove and measure on an NVIDIA GPU in 8 minutes, with the torch of $(PYTHON);'
 	@echo '             PYTHON=... chooses another; nothing is installed'
 	@echo 'make gpu-sanitize   compute-sanitizer over the CUDA kernels that make gpu built'
 
 $(VENV)/.ready: requirements.txt pyproject.toml setup.py CMakeLists.txt $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q '$(TORCH)'
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(TORCH)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt -e '.[dev]'
 	touch $@
 
@@ -39,9 +41,18 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m pytest benchmarks --benchmark-json=benchmarks/results/cpu.json
 	$(BIN)/python benchmarks/report.py benchmarks/results/cpu.json benchmarks/results/cpu.md
 
-aot: $(VENV)/.ready
-	$(BIN)/python -m pip install --disable-pip-version-check -q triton==3.7.1
-	$(BIN)/python benchmarks/aot.py
+# Each with the Triton that a supported torch brings.
+AOT := $(addprefix $(VENV)/triton-,3.6.0 3.7.1)
+
+$(AOT): | $(VENV)/.ready
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --target $@ \
+		$(subst triton-,triton==,$(notdir $@))
+
+aot: $(VENV)/.ready $(AOT)
+	failed=0; \
+	for triton in $(AOT); do PYTHONPATH=$$triton $(BIN)/python benchmarks/aot.py || failed=1; done; \
+	$(BIN)/python benchmarks/cuda_resources.py || failed=1; \
+	exit $$failed
 
 gpu:
 	$(PYTHON) benchmarks/gpu.py

@@ -1,17 +1,19 @@
 """Compile every Triton kernel for every supported architecture, without a GPU, and look at it.
 
-Usage: python benchmarks/aot.py [--only ROOM]
+Usage: python benchmarks/aot.py [--only ROOM ...]
 
 The back ends' own launchers are called on tensors of the meta device and their launches
 intercepted: what is compiled is what would run. Fails where a kernel spills registers or needs
 more shared memory than a block can have. `benchmarks/results/resources.md` keeps a section per
-version of Triton: run it with each. With `--only` nothing is written.
+version of Triton, which `make aot` runs it with, and what sources the section was made of. With
+`--only` nothing is written. A new back end needs its calls listed here, see `ROOMS`.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import itertools
 import re
 import subprocess
@@ -23,6 +25,7 @@ from typing import Any
 
 import torch
 import triton
+from kernel_sources import changed, fingerprint, triton_sources, written
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
@@ -79,7 +82,7 @@ def random_calls() -> Iterator[Call]:
 
 
 def score_losses_calls() -> Iterator[Call]:
-    sigma = on_meta(64)
+    sigma, index = on_meta(64), on_meta(64, dtype=torch.int64)
     shapes = ((64, 7), (64, 3, 32, 32), (64, 3, 64, 64), (64, 1, 128, 128), (64, 3, 256, 256))
     calls = [(shape, dtype) for shape in shapes for dtype in (F32, BF16)]
     calls += [((64, 8191), F32), ((64, 3, 63, 61), F32), ((64, 3, 2048, 2048), BF16)]
@@ -90,6 +93,29 @@ def score_losses_calls() -> Iterator[Call]:
         yield "sid_loss_grads", f"{label}, all", (*sid, 1.0, (True, True, True))
         yield "dsm_loss", label, (x, x, sigma, 0.5)
         yield "dsm_loss_grad", label, (x, x, sigma, 0.5, 1.0)
+    for shape, dtype in (((64, 3, 64, 64), F32), ((64, 3, 64, 64), BF16), ((64, 3, 256, 256), F32)):
+        x, label = on_meta(*shape, dtype=dtype), f"{shape} {name(dtype)}"
+        yield "vsd_loss", label, (x, x, x, sigma, 0.0, 1e-6)
+        yield "vsd_loss_grad", label, (x, x, x, sigma, 0.0, 1e-6, 1.0)
+    mixed = [((64, 3, 64, 64), dtypes) for dtypes in ((F32, F32), (F32, BF16), (BF16, BF16))]
+    shapes = ((64, 7), (64, 3, 32, 32), (64, 3, 256, 256), (64, 8191), (64, 3, 63, 61))
+    mixed += [(shape, (F32, BF16)) for shape in shapes]
+    sources = ("noise", PLANAR), ("noise", LAST), ("noisy", PLANAR)
+    for (shape, (dtype, raw_dtype)), (source, stored) in itertools.product(mixed, sources):
+        if stored is LAST and len(shape) != 4:
+            continue
+        x = on_meta(*shape, dtype=dtype, stored=stored)
+        raw = on_meta(*shape, dtype=raw_dtype, stored=stored)
+        noisy, seed = (None, on_meta(dtype=torch.int64)) if source == "noise" else (x, None)
+        folded = (noisy, sigma, seed, None if seed is None else index, 1, sigma, sigma)
+        sid, dsm = (x, raw, raw, *folded, 1.2, 1e-5), (x, raw, *folded, 0.5)
+        label = f"{shape} {name(dtype)}, {name(raw_dtype)} {name(stored)}, {source}"
+        need = (True, True, True, noisy is not None)
+        yield "sid_loss_raw_grads", f"{label}, all", (*sid, 1.0, need)
+        yield "dsm_loss_raw_grad", label, (*dsm, 1.0)
+        if source == "noise":
+            yield "sid_loss_raw", label, sid
+            yield "dsm_loss_raw", label, dsm
 
 
 ROOMS = {"random": random_calls, "score_losses": score_losses_calls}
@@ -165,29 +191,52 @@ def faults(row: Row) -> list[str]:
     return found
 
 
+def missing() -> str:
+    """Why this Triton cannot compile for NVIDIA's devices; empty if it can."""
+    try:
+        return "" if triton.knobs.nvidia.ptxas.path else "triton has no ptxas"
+    except RuntimeError as error:
+        return str(error)
+
+
+def fingerprints() -> dict[str, str]:
+    """Of what each room's rows are made of: its kernels as they are now, and its calls."""
+    return {
+        room: fingerprint(triton_sources(room), inspect.getsource(calls))
+        for room, calls in ROOMS.items()
+    }
+
+
+def sections() -> dict[str, str]:
+    """What the results hold for each version of Triton."""
+    parts = RESULTS.read_text(encoding="utf-8").split(SECTION)[1:] if RESULTS.exists() else []
+    return {version: body.strip() for version, _, body in (each.partition("\n") for each in parts)}
+
+
+def changed_rooms() -> list[str]:
+    """The rooms whose sources are not those of this version's section."""
+    return changed(fingerprints(), sections().get(triton.__version__, ""))
+
+
 def write(rows: list[Row]) -> None:
     """Put the rows into the section of this version of Triton; other versions' stay."""
     cells = [COLUMNS, ["---"] * len(COLUMNS)]
     for row in rows:
         row = {**row, **{what: " / ".join(map(str, row[what])) for what in COLUMNS[4:]}}
         cells.append([str(row[column]) for column in COLUMNS])
-    sections = {}
-    if RESULTS.exists():
-        for section in RESULTS.read_text().split(SECTION)[1:]:
-            version, _, body = section.partition("\n")
-            sections[version] = body.strip()
-    sections[triton.__version__] = "\n".join(f"| {' | '.join(line)} |" for line in cells)
-    newest_first = sorted(sections.items(), reverse=True)
-    body = "".join(f"{SECTION}{version}\n\n{table}\n" for version, table in newest_first)
-    RESULTS.write_text(HEADER + body)
+    table = "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    bodies = {**sections(), triton.__version__: f"{written(fingerprints())}\n\n{table}"}
+    newest_first = sorted(bodies.items(), reverse=True)
+    text = "".join(f"{SECTION}{version}\n\n{body}\n" for version, body in newest_first)
+    RESULTS.write_text(HEADER + text, encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=ROOMS)
+    parser.add_argument("--only", choices=ROOMS, nargs="+")
     only = parser.parse_args().only
     driver.set_active(NoDevice())
-    rows = [row for room in ([only] if only else ROOMS) for row in compile_room(room)]
+    rows = [row for room in only or ROOMS for row in compile_room(room)]
     if only:
         for row in rows:
             print(*row.values())

@@ -168,29 +168,85 @@ void bind_random(py::module_& m) {
         });
 }
 
+// gradients: addresses of those of images, teacher, fake and, of raw outputs, noisy; 0 for none.
+SidArguments sid_arguments(uintptr_t images, uintptr_t teacher, uintptr_t fake, double alpha,
+                           double floor, double scale, uintptr_t loss, uintptr_t weight,
+                           const std::array<uintptr_t, 4>& gradients) {
+  return {at<const void>(images), at<const void>(teacher), at<const void>(fake),
+          at<float>(loss),        at<float>(weight),       at<void>(gradients[0]),
+          at<void>(gradients[1]), at<void>(gradients[2]),  at<void>(gradients[3]),
+          alpha,                  floor,                   scale};
+}
+
+// Addresses of noisy, sigma, c_skip, c_out and index; 0 for noisy or index.
+using RawOperands = std::array<uintptr_t, 5>;
+
+RawArguments raw_arguments(const RawOperands& raw) {
+  return {at<const void>(raw[0]), at<const float>(raw[1]), at<const float>(raw[2]),
+          at<const float>(raw[3])};
+}
+
 void bind_score_losses(py::module_& m) {
   m.def("sid_loss", [](uintptr_t images, uintptr_t teacher, uintptr_t fake, Dtype dtype,
                        int64_t samples, int64_t size, double alpha, double floor, double scale,
-                       uintptr_t loss, uintptr_t bad, uintptr_t images_gradient,
+                       uintptr_t loss, uintptr_t weight, uintptr_t images_gradient,
                        uintptr_t teacher_gradient, uintptr_t fake_gradient, int threads) {
-    const SidArguments arguments{at<const void>(images),     at<const void>(teacher),
-                                 at<const void>(fake),       at<float>(loss),
-                                 at<bool>(bad),              at<void>(images_gradient),
-                                 at<void>(teacher_gradient), at<void>(fake_gradient),
-                                 alpha,                      floor,
-                                 scale};
+    const auto given = sid_arguments(images, teacher, fake, alpha, floor, scale, loss, weight,
+                                     {images_gradient, teacher_gradient, fake_gradient, 0});
     const auto shape = row_shape(samples, size);
-    run([&] { return kernels.score_losses->sid(arguments, dtype, shape, threads); });
+    run([&] { return kernels.score_losses->sid(given, dtype, shape, threads); });
   });
+  m.def("sid_loss_raw",
+        [](uintptr_t images, uintptr_t teacher, uintptr_t fake,
+           const RawOperands& operands, Dtype dtype, Dtype raw_dtype, int64_t samples, int64_t size,
+           int64_t seed, int64_t stream, double alpha, double floor, double scale, uintptr_t loss,
+           uintptr_t weight,
+           const std::array<uintptr_t, 4>& gradients, int threads) {
+          const auto given =
+              sid_arguments(images, teacher, fake, alpha, floor, scale, loss, weight, gradients);
+          const auto raw = raw_arguments(operands);
+          const auto key = noise_key(seed, operands[4], stream);
+          const auto shape = row_shape(samples, size);
+          run([&] {
+            return kernels.score_losses->sid_raw(given, raw, key, dtype, raw_dtype, shape, threads);
+          });
+        });
   m.def("dsm_loss", [](uintptr_t images, uintptr_t denoised, uintptr_t sigma, Dtype dtype,
                        int64_t samples, int64_t size, double sigma_data, double scale,
-                       uintptr_t loss, uintptr_t bad, uintptr_t gradient, int threads) {
-    const DsmArguments arguments{at<const void>(images), at<const void>(denoised),
-                                 at<const float>(sigma), at<float>(loss),
-                                 at<bool>(bad),          at<void>(gradient),
-                                 sigma_data,             scale};
+                       uintptr_t loss, uintptr_t weight, uintptr_t gradient, int threads) {
+    const DsmArguments given{at<const void>(images), at<const void>(denoised),
+                             at<const float>(sigma), at<float>(loss),
+                             at<float>(weight),      at<void>(gradient),
+                             sigma_data,             scale};
     const auto shape = row_shape(samples, size);
-    run([&] { return kernels.score_losses->dsm(arguments, dtype, shape, threads); });
+    run([&] { return kernels.score_losses->dsm(given, dtype, shape, threads); });
+  });
+  m.def("dsm_loss_raw",
+        [](uintptr_t images, uintptr_t output, const RawOperands& operands, Dtype dtype,
+           Dtype raw_dtype, int64_t samples, int64_t size, int64_t seed, int64_t stream,
+           double sigma_data, double scale, uintptr_t loss, uintptr_t weight, uintptr_t gradient,
+           int threads) {
+          const auto raw = raw_arguments(operands);
+          const DsmArguments given{at<const void>(images), at<const void>(output),
+                                   raw.sigma,              at<float>(loss),
+                                   at<float>(weight),      at<void>(gradient),
+                                   sigma_data,             scale};
+          const auto key = noise_key(seed, operands[4], stream);
+          const auto shape = row_shape(samples, size);
+          run([&] {
+            return kernels.score_losses->dsm_raw(given, raw, key, dtype, raw_dtype, shape, threads);
+          });
+        });
+  m.def("vsd_loss", [](uintptr_t images, uintptr_t teacher, uintptr_t fake, uintptr_t scale,
+                       Dtype dtype, int64_t samples, int64_t size, double floor, double eps,
+                       double gradient_scale, uintptr_t loss, uintptr_t weight, uintptr_t gradient,
+                       int threads) {
+    const VsdArguments given{at<const void>(images), at<const void>(teacher), at<const void>(fake),
+                             at<const float>(scale), at<float>(loss),         at<float>(weight),
+                             at<void>(gradient),     floor,                   eps,
+                             gradient_scale};
+    const auto shape = row_shape(samples, size);
+    run([&] { return kernels.score_losses->vsd(given, dtype, shape, threads); });
   });
 }
 

@@ -117,38 +117,104 @@ void bind_random(py::module_& m) {
   });
 }
 
+RawArguments raw_arguments(uintptr_t noisy, uintptr_t sigma, uintptr_t c_skip, uintptr_t c_out) {
+  return {at<const void>(noisy), at<const float>(sigma), at<const float>(c_skip),
+          at<const float>(c_out)};
+}
+
 void bind_score_losses(py::module_& m) {
   m.def("workspace", [](Dtype dtype, int64_t samples, int64_t size, int device) {
     const OnDevice guard(device);
     return cuda::workspace(dtype, row_shape(samples, size));
   });
+  m.def("workspace_raw", [](int64_t samples, int64_t size, int device) {
+    const OnDevice guard(device);
+    return cuda::workspace_raw(row_shape(samples, size));
+  });
   m.def("sid_loss", [](uintptr_t images, uintptr_t teacher, uintptr_t fake, Dtype dtype,
                        int64_t samples, int64_t size, double alpha, double floor, double scale,
-                       uintptr_t loss, uintptr_t bad, uintptr_t images_gradient,
+                       uintptr_t loss, uintptr_t weight, uintptr_t images_gradient,
                        uintptr_t teacher_gradient, uintptr_t fake_gradient, uintptr_t workspace,
                        uintptr_t stream, int device) {
     const SidArguments arguments{at<const void>(images),     at<const void>(teacher),
                                  at<const void>(fake),       at<float>(loss),
-                                 at<bool>(bad),              at<void>(images_gradient),
+                                 at<float>(weight),          at<void>(images_gradient),
                                  at<void>(teacher_gradient), at<void>(fake_gradient),
-                                 alpha,                      floor,
-                                 scale};
+                                 nullptr,                    alpha,
+                                 floor,                      scale};
     const auto shape = row_shape(samples, size);
     run(device, [&] {
       return cuda::sid(arguments, dtype, shape, at<double>(workspace), at<void>(stream));
     });
   });
+  m.def("sid_loss_raw", [](uintptr_t images, uintptr_t teacher, uintptr_t fake, Dtype image_dtype,
+                           Dtype network_dtype, int64_t samples, int64_t size, int64_t channels,
+                           uintptr_t noisy, uintptr_t sigma, uintptr_t c_skip, uintptr_t c_out,
+                           uintptr_t seed, uintptr_t index, int64_t key_stream, double alpha,
+                           double floor, double scale, uintptr_t loss, uintptr_t weight,
+                           uintptr_t images_gradient, uintptr_t teacher_gradient,
+                           uintptr_t fake_gradient, uintptr_t noisy_gradient,
+                           uintptr_t workspace, uintptr_t stream, int device) {
+    const SidArguments arguments{at<const void>(images),     at<const void>(teacher),
+                                 at<const void>(fake),       at<float>(loss),
+                                 at<float>(weight),          at<void>(images_gradient),
+                                 at<void>(teacher_gradient), at<void>(fake_gradient),
+                                 at<void>(noisy_gradient),   alpha,
+                                 floor,                      scale};
+    const auto raw = raw_arguments(noisy, sigma, c_skip, c_out);
+    const auto key = device_key(seed, index, key_stream);
+    const auto shape = row_shape(samples, size);
+    require(channels >= 1, "channels must be positive");
+    run(device, [&] {
+      return cuda::sid_raw(arguments, raw, key, image_dtype, network_dtype, shape, channels,
+                           at<double>(workspace), at<void>(stream));
+    });
+  });
+  m.def("vsd_loss", [](uintptr_t images, uintptr_t teacher, uintptr_t fake, uintptr_t own_scale,
+                       Dtype dtype, int64_t samples, int64_t size, double floor, double eps,
+                       double scale, uintptr_t loss, uintptr_t weight, uintptr_t gradient,
+                       uintptr_t workspace, uintptr_t stream, int device) {
+    const VsdArguments arguments{at<const void>(images), at<const void>(teacher),
+                                 at<const void>(fake),   at<const float>(own_scale),
+                                 at<float>(loss),        at<float>(weight),
+                                 at<void>(gradient),     floor,
+                                 eps,                    scale};
+    const auto shape = row_shape(samples, size);
+    run(device, [&] {
+      return cuda::vsd(arguments, dtype, shape, at<double>(workspace), at<void>(stream));
+    });
+  });
   m.def("dsm_loss", [](uintptr_t images, uintptr_t denoised, uintptr_t sigma, Dtype dtype,
                        int64_t samples, int64_t size, double sigma_data, double scale,
-                       uintptr_t loss, uintptr_t bad, uintptr_t gradient, uintptr_t workspace,
+                       uintptr_t loss, uintptr_t weight, uintptr_t gradient, uintptr_t workspace,
                        uintptr_t stream, int device) {
     const DsmArguments arguments{at<const void>(images), at<const void>(denoised),
                                  at<const float>(sigma), at<float>(loss),
-                                 at<bool>(bad),          at<void>(gradient),
+                                 at<float>(weight),      at<void>(gradient),
                                  sigma_data,             scale};
     const auto shape = row_shape(samples, size);
     run(device, [&] {
       return cuda::dsm(arguments, dtype, shape, at<double>(workspace), at<void>(stream));
+    });
+  });
+  m.def("dsm_loss_raw", [](uintptr_t images, uintptr_t network, Dtype image_dtype,
+                           Dtype network_dtype, int64_t samples, int64_t size, int64_t channels,
+                           uintptr_t noisy, uintptr_t sigma, uintptr_t c_skip, uintptr_t c_out,
+                           uintptr_t seed, uintptr_t index, int64_t key_stream,
+                           double sigma_data, double scale, uintptr_t loss, uintptr_t weight,
+                           uintptr_t gradient, uintptr_t workspace, uintptr_t stream,
+                           int device) {
+    const DsmArguments arguments{at<const void>(images), at<const void>(network),
+                                 at<const float>(sigma), at<float>(loss),
+                                 at<float>(weight),      at<void>(gradient),
+                                 sigma_data,             scale};
+    const auto raw = raw_arguments(noisy, sigma, c_skip, c_out);
+    const auto key = device_key(seed, index, key_stream);
+    const auto shape = row_shape(samples, size);
+    require(channels >= 1, "channels must be positive");
+    run(device, [&] {
+      return cuda::dsm_raw(arguments, raw, key, image_dtype, network_dtype, shape, channels,
+                           at<double>(workspace), at<void>(stream));
     });
   });
 }

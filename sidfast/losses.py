@@ -7,6 +7,6 @@ back ends are in `sidfast.ops.score_losses`.
 
 from __future__ import annotations
 
-from sidfast.ops.score_losses import dsm_loss, sid_loss
+from sidfast.ops.score_losses import dsm_loss, dsm_loss_raw, sid_loss, sid_loss_raw, vsd_loss
 
-__all__ = ["dsm_loss", "sid_loss"]
+__all__ = ["dsm_loss", "dsm_loss_raw", "sid_loss", "sid_loss_raw", "vsd_loss"]

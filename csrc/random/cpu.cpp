@@ -2,7 +2,7 @@
 
 #include "base/interleave.h"
 #include "base/parallel.h"
-#include "random/noise.h"
+#include "base/noise.h"
 
 namespace sidfast::SIDFAST_ISA {
 namespace {

@@ -1,15 +1,13 @@
 #include "random/cuda.h"
 
 #include "base/launch.cuh"
-#include "base/philox.cuh"
+#include "base/numbers.cuh"
 #include "base/storage.cuh"
-#include "random/box_muller.h"
 
 namespace sidfast::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kBlock = 4;  // numbers that come from one counter
 
 // Blocks that share a multiprocessor: as many as leave a thread of so many elements its registers,
 // of which code for sm_100 takes more.
@@ -21,33 +19,13 @@ constexpr int kFewBlocks = 3;
 template <int elements>
 constexpr int kBlocks = elements > 4 ? kFewBlocks : 4;
 
-// Kinds of numbers: what is made of the four words of a counter.
-struct Normals {
-  using Value = F;
-  static SIDFAST_INLINE void from_words(const U (&words)[kBlock], F* out) {
-    box_muller(words[0], words[1], out, out + 1);
-    box_muller(words[2], words[3], out + 2, out + 3);
-  }
-};
-
-struct Bits {
+struct Bits {  // a kind of numbers, as Normals
   using Value = U;
   static SIDFAST_INLINE void from_words(const U (&words)[kBlock], U* out) {
 #pragma unroll
     for (int i = 0; i < kBlock; ++i) out[i] = words[i];
   }
 };
-
-// Numbers of the elements start ... start + n - 1; kBlock divides start and n.
-template <class Kind, int n>
-SIDFAST_INLINE void numbers(const SampleKey& key, int64_t start, typename Kind::Value* out) {
-#pragma unroll
-  for (int i = 0; i < n; i += kBlock) {
-    U words[kBlock];
-    philox(static_cast<uint32_t>((start + i) >> 2), key, words);
-    Kind::from_words(words, out + i);
-  }
-}
 
 // Per-sample constants of an operation, then its arithmetic on one element.
 struct Copy {

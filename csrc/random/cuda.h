@@ -1,16 +1,10 @@
-// CUDA kernels of the room `random`; the operations are those of random.h. Seed and index stay on
-// the device, so that a captured graph replays with the numbers they hold by then.
+// CUDA kernels of the room `random`; the operations are those of random.h.
 #pragma once
 
+#include "base/device_key.h"
 #include "random/random.h"
 
 namespace sidfast::cuda {
-
-struct DeviceKey {
-  const int64_t* seed;
-  const int64_t* index;  // one per sample
-  uint32_t stream;
-};
 
 Status normal(void* out, Dtype, const ImageShape&, const DeviceKey&, void* stream);
 Status uniform(float* out, const ImageShape&, const DeviceKey&, void* stream);

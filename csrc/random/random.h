@@ -6,6 +6,7 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/noise_key.h"
 
 namespace sidfast {
 
@@ -17,12 +18,6 @@ struct ImageShape {
   int64_t pixels;
   bool input_channels_last = false;
   bool output_channels_last = false;
-};
-
-struct NoiseKey {
-  uint64_t seed;
-  const int64_t* index;  // one per sample
-  uint32_t stream;
 };
 
 struct RandomKernels {

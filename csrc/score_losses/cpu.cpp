@@ -4,7 +4,7 @@
 
 #include "base/parallel.h"
 #include "score_losses/dsm.h"
-#include "score_losses/sid.h"
+#include "score_losses/pair.h"
 
 namespace sidfast::SIDFAST_ISA {
 namespace {
@@ -12,135 +12,204 @@ namespace {
 constexpr int64_t kSerial = 32768;         // fewer elements a thread do not repay waking it
 constexpr int64_t kAheadBytes = 64 << 10;  // longer rows do not fit the second-level cache twice
 
-// Writes loss and bad; returns whether the sample is good and its gradients' factor.
+// Writes loss and weight; returns whether the sample is good and its gradients' factor.
 template <class Loss>
-bool conclude(const Loss& loss, int64_t sample, const Sums& sums, int64_t size, float* factor) {
-  double value;
-  const double weight = loss.weigh(sample, sums, size, &value);
-  const float rounded = static_cast<float>(value);
+bool conclude(const Loss& loss, int64_t sample, const Sums& sums, int64_t size, double* factor) {
+  const Outcome outcome = loss.conclude(sample, sums, size);
+  const float value = static_cast<float>(outcome.loss), weight = static_cast<float>(outcome.weight);
   // A sum never recovers from a NaN or an Inf among its terms, whatever their signs.
   const bool good = __builtin_isfinite(sums.error) && __builtin_isfinite(weight) &&
-                    __builtin_isfinite(rounded);
-  loss.given.loss[sample] = good ? rounded : 0.0f;
-  loss.given.bad[sample] = !good;
-  *factor = static_cast<float>(weight * loss.given.gradient_scale);
+                    __builtin_isfinite(value);
+  loss.given.loss[sample] = good ? value : 0.0f;
+  loss.given.weight[sample] = good ? weight : __builtin_nanf("");
+  *factor = outcome.weight * loss.given.gradient_scale;
   return good;
-}
-
-// What is left to write once a sample's sums are known. Meanwhile fetches what lies `ahead`
-// elements further, if not 0.
-template <bool streaming, class Loss>
-void write_gradients(const Loss& loss, int64_t at, int64_t count, int64_t ahead, float factor,
-                     bool good) {
-  if (!good) {
-    loss.clear_gradients(at, count);
-  } else if constexpr (!Loss::kOnePass) {
-    loss.template gradients<streaming>(at, count, ahead, factor);
-  }
 }
 
 // A sample's rows stay in the second-level cache between its sums and its gradients. The next
 // sample is fetched while this one's gradients are written, to keep both directions busy.
-template <bool streaming, class Loss>
+template <class Loss>
 void by_samples(const Loss& loss, const RowShape& shape, int threads) {
+  const bool streams = loss.streams();
   const bool fits = shape.size * static_cast<int64_t>(sizeof(float)) <= kAheadBytes;
   parallel_units(shape.samples, threads, [&](int64_t sample) {
+    typename Loss::Source::Scratch scratch;
     const int64_t at = sample * shape.size;
     Sums total;
     for (int64_t start = 0; start < shape.size; start += kBlock) {
-      total.add(
-          loss.template sums<streaming>(sample, at + start, min64(kBlock, shape.size - start)));
+      const int64_t count = min64(kBlock, shape.size - start);
+      total.add(loss.sums(loss.source.run(sample, start, count, &scratch), sample, at + start,
+                          count));
     }
-    float factor;
+    double factor;
     const bool good = conclude(loss, sample, total, shape.size, &factor);
     if (loss.wants_gradients()) {
-      const int64_t ahead = fits && sample + 1 < shape.samples ? shape.size : 0;
-      write_gradients<streaming>(loss, at, shape.size, ahead, factor, good);
-      if (streaming) stream_fence();
+      if (!good) {
+        loss.clear_gradients(at, shape.size);
+      } else if constexpr (!Loss::kOnePass) {
+        const int64_t ahead = streams && fits && sample + 1 < shape.samples ? shape.size : 0;
+        if (loss.source.holds()) {
+          loss.gradients(loss.source.rerun(sample, 0, &scratch), sample, at, shape.size,
+                         ahead, factor);
+        } else {
+          for (int64_t start = 0; start < shape.size; start += kBlock) {
+            const int64_t count = min64(kBlock, shape.size - start);
+            loss.gradients(loss.source.run(sample, start, count, &scratch), sample, at + start,
+                           count, 0, factor);
+          }
+        }
+      }
+      if (streams) stream_fence();
     }
   });
 }
 
 // Fewer samples than would keep the threads equally busy: blocks are the units instead.
-template <bool streaming, class Loss>
+template <class Loss>
 Status by_blocks(const Loss& loss, const RowShape& shape, int threads) {
   const int64_t blocks = ceil_div(shape.size, kBlock);
   struct Part {
     Sums sums;
-    float factor;  // of its sample: in the sample's first part only
+    double factor;  // of its sample: in the sample's first part only
     bool good;
   };
   auto* parts = static_cast<Part*>(
       std::malloc(static_cast<size_t>(shape.samples * blocks) * sizeof(Part)));
   if (!parts) return {Code::bad_argument, "out of memory for partial sums"};
-  const auto length = [&](int64_t unit) {
-    return min64(kBlock, shape.size - unit % blocks * kBlock);
+  // body(run, sample, offset of the block in the tensors, its length, its number)
+  const auto each_block = [&](const auto& body) {
+    parallel_units(shape.samples * blocks, threads, [&](int64_t unit) {
+      typename Loss::Source::Scratch scratch;
+      const int64_t sample = unit / blocks, start = unit % blocks * kBlock;
+      const int64_t count = min64(kBlock, shape.size - start);
+      const auto run = loss.source.run(sample, start, count, &scratch);
+      body(run, sample, sample * shape.size + start, count, unit);
+      if (loss.streams()) stream_fence();
+    });
   };
-  const auto begin = [&](int64_t unit) {
-    return unit / blocks * shape.size + unit % blocks * kBlock;
-  };
-  parallel_units(shape.samples * blocks, threads, [&](int64_t unit) {
-    parts[unit].sums = loss.template sums<streaming>(unit / blocks, begin(unit), length(unit));
-    if (streaming) stream_fence();
+  each_block([&](const auto& run, int64_t sample, int64_t at, int64_t count, int64_t unit) {
+    parts[unit].sums = loss.sums(run, sample, at, count);
   });
+  bool all_good = true;
   for (int64_t sample = 0; sample < shape.samples; ++sample) {
     Sums total;
     Part* first = parts + sample * blocks;
     for (int64_t block = 0; block < blocks; ++block) total.add(first[block].sums);
     first->good = conclude(loss, sample, total, shape.size, &first->factor);
+    all_good = all_good && first->good;
   }
-  if (loss.wants_gradients()) {
-    parallel_units(shape.samples * blocks, threads, [&](int64_t unit) {
-      const Part& first = parts[unit / blocks * blocks];
-      write_gradients<streaming>(loss, begin(unit), length(unit), 0, first.factor, first.good);
-      if (streaming) stream_fence();
+  if (loss.wants_gradients() && !(Loss::kOnePass && all_good)) {
+    each_block([&](const auto& run, int64_t sample, int64_t at, int64_t count, int64_t) {
+      const Part& first = parts[sample * blocks];
+      if (!first.good) {
+        loss.clear_gradients(at, count);
+      } else if constexpr (!Loss::kOnePass) {
+        loss.gradients(run, sample, at, count, 0, first.factor);
+      }
     });
   }
   std::free(parts);
   return kOk;
 }
 
-template <bool streaming, class Loss>
+template <class Loss>
 Status run(const Loss& loss, const RowShape& shape, int threads) {
   const int64_t useful = max64(1, min64(threads, shape.samples * shape.size / kSerial));
   if (shape.size == 0 || shape.samples % useful == 0 || shape.samples >= 8 * useful) {
-    by_samples<streaming>(loss, shape, static_cast<int>(useful));
+    by_samples(loss, shape, static_cast<int>(useful));
     return kOk;
   }
-  return by_blocks<streaming>(loss, shape, static_cast<int>(useful));
+  return by_blocks(loss, shape, static_cast<int>(useful));
 }
 
-template <class Loss>
-Status run(const Loss& loss, const RowShape& shape, int threads) {
-  return loss.streams(shape) ? run<true>(loss, shape, threads) : run<false>(loss, shape, threads);
+// then(source) with the raw outputs' source that types and arguments call for.
+template <class Then>
+Status with_raw_source(const void* images, const void* teacher, const void* fake,
+                       const RawArguments& raw, const NoiseKey& key, Dtype dtype, Dtype raw_dtype,
+                       const RowShape& shape, const Then& then) {
+  return typed(dtype, [&](auto image) {
+    return typed(raw_dtype, [&](auto output) {
+      using T = decltype(image);
+      using R = decltype(output);
+      const auto source = [&](auto keyed) {
+        return then(Raw<T, R, decltype(keyed)::value>{
+            raw, key, static_cast<const T*>(images), static_cast<const R*>(teacher),
+            static_cast<const R*>(fake), shape.size});
+      };
+      return raw.noisy ? source(std::false_type{}) : source(std::true_type{});
+    });
+  });
+}
+
+template <class Source>
+Status sid_of(const Source& source, const SidArguments& given, const RowShape& shape, int threads) {
+  using T = typename Source::Images;
+  using R = typename Source::Outputs;
+  const Pair<SidRule, Source> loss{given,
+                                   source,
+                                   1.0 - 2.0 * given.alpha,
+                                   2.0 * given.alpha,
+                                   Target<T>(given.images_gradient, shape),
+                                   Target<R>(given.teacher_gradient, shape),
+                                   Target<R>(given.fake_gradient, shape),
+                                   Target<T>(given.noisy_gradient, shape)};
+  return run(loss, shape, threads);
+}
+
+template <class Source>
+Status dsm_of(const Source& source, const DsmArguments& given, const RowShape& shape, int threads) {
+  using R = typename Source::Outputs;
+  const Dsm<Source> loss{given, source, Target<R>(given.denoised_gradient, shape)};
+  return run(loss, shape, threads);
 }
 
 Status sid(const SidArguments& given, Dtype dtype, const RowShape& shape, int threads) {
   return typed(dtype, [&](auto tag) {
     using T = decltype(tag);
-    const Sid<T> loss{given,
-                      static_cast<const T*>(given.images),
-                      static_cast<const T*>(given.teacher),
-                      static_cast<const T*>(given.fake),
-                      static_cast<T*>(given.images_gradient),
-                      static_cast<T*>(given.teacher_gradient),
-                      static_cast<T*>(given.fake_gradient)};
-    return run(loss, shape, threads);
+    const Denoised<T> source{static_cast<const T*>(given.images),
+                             static_cast<const T*>(given.teacher),
+                             static_cast<const T*>(given.fake), shape.size};
+    return sid_of(source, given, shape, threads);
   });
+}
+
+Status sid_raw(const SidArguments& given, const RawArguments& raw, const NoiseKey& key, Dtype dtype,
+               Dtype raw_dtype, const RowShape& shape, int threads) {
+  return with_raw_source(
+      given.images, given.teacher, given.fake, raw, key, dtype, raw_dtype, shape,
+      [&](const auto& source) { return sid_of(source, given, shape, threads); });
 }
 
 Status dsm(const DsmArguments& given, Dtype dtype, const RowShape& shape, int threads) {
   return typed(dtype, [&](auto tag) {
     using T = decltype(tag);
-    const Dsm<T> loss{given, static_cast<const T*>(given.images),
-                      static_cast<const T*>(given.denoised),
-                      static_cast<T*>(given.denoised_gradient)};
+    const Denoised<T> source{static_cast<const T*>(given.images),
+                             static_cast<const T*>(given.denoised), nullptr, shape.size};
+    return dsm_of(source, given, shape, threads);
+  });
+}
+
+Status dsm_raw(const DsmArguments& given, const RawArguments& raw, const NoiseKey& key, Dtype dtype,
+               Dtype raw_dtype, const RowShape& shape, int threads) {
+  return with_raw_source(
+      given.images, given.denoised, nullptr, raw, key, dtype, raw_dtype, shape,
+      [&](const auto& source) { return dsm_of(source, given, shape, threads); });
+}
+
+Status vsd(const VsdArguments& given, Dtype dtype, const RowShape& shape, int threads) {
+  return typed(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const Denoised<T> source{static_cast<const T*>(given.images),
+                             static_cast<const T*>(given.teacher),
+                             static_cast<const T*>(given.fake), shape.size};
+    const Pair<VsdRule, Denoised<T>> loss{
+        given, source, 0.0, 0.0, Target<T>(given.images_gradient, shape), {}, {}, {}};
     return run(loss, shape, threads);
   });
 }
 
 }  // namespace
 
-const ScoreLossKernels score_loss_kernels = {sid, dsm};
+const ScoreLossKernels score_loss_kernels = {sid, dsm, vsd, sid_raw, dsm_raw};
 
 }  // namespace sidfast::SIDFAST_ISA

@@ -1,52 +1,49 @@
 // Denoising score matching: sum and gradient over one access of one thread.
 #pragma once
 
-#include "score_losses/rows.cuh"
+#include "score_losses/sources.cuh"
 
 namespace sidfast::cuda {
 
-template <class T>
+template <class Source>
 struct Dsm {
-  using Storage = T;
-  static constexpr int kRun = kAccess<T>;
+  using Network = typename Source::Network;
+  using Sample = typename Source::Sample;
+  static constexpr int kRun = Source::kRun;
   static constexpr bool kOnePass = true;  // the weight is known beforehand
 
   struct Held {
     float residual[kRun];
   };
 
-  const T *x, *denoised;
+  Source source;
+  const Network* denoised;
   const float* sigma;
-  T* gradient;
-  float* loss;
-  bool* bad;
-  double sigma_data, gradient_scale;
+  Network* gradient;
+  double sigma_data;
+  Results results;
 
-  explicit Dsm(const DsmArguments& given)
-      : x(static_cast<const T*>(given.images)),
-        denoised(static_cast<const T*>(given.denoised)),
+  Dsm(const Source& from, const DsmArguments& given)
+      : source(from),
+        denoised(static_cast<const Network*>(given.denoised)),
         sigma(given.sigma),
-        gradient(static_cast<T*>(given.denoised_gradient)),
-        loss(given.loss),
-        bad(given.bad),
+        gradient(static_cast<Network*>(given.denoised_gradient)),
         sigma_data(given.sigma_data),
-        gradient_scale(2.0 * given.gradient_scale) {}
+        results{given.loss, given.weight, given.gradient_scale} {}
 
   bool wants_gradients() const { return gradient; }
 
   bool aligned(int64_t size) const {
-    return rows_aligned(x, size) &&
-           rows_aligned(denoised, size) &&
-           rows_aligned(gradient, size);
+    return source.aligned(size) && rows_aligned(denoised, size) && rows_aligned(gradient, size);
   }
 
+  SIDFAST_INLINE Sample enter(int64_t sample) const { return source.enter(sample); }
+
   template <class Run>
-  SIDFAST_INLINE void read(const Run& run, Held* held) const {
-    float xs[kRun], fs[kRun];
-    run.template read<kRun>(x, xs);
-    run.template read<kRun>(denoised, fs);
-#pragma unroll
-    for (int i = 0; i < kRun; ++i) held->residual[i] = fs[i] - xs[i];
+  SIDFAST_INLINE void read(const Run& run, const Sample& own, Held* held) const {
+    float output[kRun];
+    run.template read<kRun>(denoised, output);
+    source.error(run, own, output, held->residual);
   }
 
   SIDFAST_INLINE void add(const Held& held, Sums<float>* sums) const {
@@ -66,12 +63,18 @@ struct Dsm {
     return {w * sums.score, w};
   }
 
+  SIDFAST_INLINE Factors factors(int64_t sample, double weight, bool good) const {
+    return source.factors(sample, 2.0 * weight * results.gradient_scale, good);
+  }
+
   template <class Run>
-  SIDFAST_INLINE void write(const Run& run, const Held& held, const Factor& factor) const {
+  SIDFAST_INLINE void write(const Run& run, const Held& held, const Factors& factors) const {
     if (!gradient) return;
     float values[kRun];
 #pragma unroll
-    for (int i = 0; i < kRun; ++i) values[i] = factor.good ? held.residual[i] * factor.value : 0.0f;
+    for (int i = 0; i < kRun; ++i) {
+      values[i] = factors.good ? held.residual[i] * factors.networks : 0.0f;
+    }
     run.template write<kRun>(gradient, values);
   }
 };

@@ -49,41 +49,54 @@ SIDFAST_INLINE Sums<double> over_block(const Sums<float>& sums, Sums<float> (&pa
   return total;
 }
 
-// A sample's loss and the factor of its gradients, once its sums are known.
+// What a sample's sums lead to.
 struct Outcome {
   double loss;
   double weight;
 };
 
-struct Factor {
-  float value;
+// What a sample's gradients are multiplied with; where it is not good they are zero.
+struct Factors {
+  float images, networks, noisy;
   bool good;
+};
+
+// Where a loss leaves its results, and the upstream gradient that it makes gradients for.
+struct Results {
+  float* loss;
+  float* weight;
+  double gradient_scale;
 };
 
 SIDFAST_INLINE bool finite(double x) { return x - x == 0.0; }
 
-// Writes loss and bad where `writes` is set.
-SIDFAST_INLINE Factor conclude(const Outcome& outcome, const Sums<double>& sums,
-                               double gradient_scale, float* loss, bool* bad, bool writes) {
-  const float rounded = static_cast<float>(outcome.loss);
+// Whether the sample is good; writes its loss and weight where `writes` is set.
+SIDFAST_INLINE bool conclude(const Outcome& outcome, const Sums<double>& sums,
+                             const Results& results, int64_t sample, bool writes) {
+  const float loss = static_cast<float>(outcome.loss);
+  const float weight = static_cast<float>(outcome.weight);
   // A sum never recovers from a NaN or an Inf among its terms, whatever their signs.
-  const bool good = finite(sums.error) && finite(outcome.weight) && finite(rounded);
+  const bool good = finite(sums.error) && finite(weight) && finite(loss);
   if (writes) {
-    *loss = good ? rounded : 0.0f;
-    *bad = !good;
+    results.loss[sample] = good ? loss : 0.0f;
+    results.weight[sample] = good ? weight : __uint_as_float(0x7fc00000u);
   }
-  return {static_cast<float>(outcome.weight * gradient_scale), good};
+  return good;
 }
 
-// One access of one thread, `kRun` elements: all of them or none.
+// One access of one thread, `kRun` elements from `offset` on in a sample that begins at `row`: all of
+// them or none.
 struct WholeRun {
-  int64_t at;
+  int64_t row;
+  int64_t offset;
   bool any;
+
+  SIDFAST_INLINE bool has(int) const { return any; }
 
   template <int n, class T>
   SIDFAST_INLINE void read(const T* p, float* x) const {
     if (any) {
-      load<n>(p + at, x);
+      load<n>(p + row + offset, x);
     } else {
 #pragma unroll
       for (int i = 0; i < n; ++i) x[i] = 0.0f;
@@ -92,24 +105,27 @@ struct WholeRun {
 
   template <int n, class T>
   SIDFAST_INLINE void write(T* p, const float* x) const {
-    if (any) store<n>(p + at, x);
+    if (any) store<n>(p + row + offset, x);
   }
 };
 
 // Up to `kRun` elements, of which `count` are inside the sample.
 struct Run {
-  int64_t at;
+  int64_t row;
+  int64_t offset;
   int64_t count;
   bool aligned;
 
+  SIDFAST_INLINE bool has(int i) const { return i < count; }
+
   template <int n, class T>
   SIDFAST_INLINE void read(const T* p, float* x) const {
-    load_first<n>(p + at, count, aligned, x);
+    load_first<n>(p + row + offset, count, aligned, x);
   }
 
   template <int n, class T>
   SIDFAST_INLINE void write(T* p, const float* x) const {
-    store_first<n>(p + at, count, aligned, x);
+    store_first<n>(p + row + offset, count, aligned, x);
   }
 };
 

@@ -1,4 +1,5 @@
-// What the losses share: runs over rows, gradients written past the caches.
+// What the losses share: sums and factors of a sample, runs over its elements, gradients written
+// past the caches.
 #pragma once
 
 #include <cstring>
@@ -9,8 +10,6 @@
 
 namespace sidfast::SIDFAST_ISA {
 
-inline constexpr int64_t kStreamBytes = 4 << 20;  // smaller gradients are left in the caches
-
 struct Sums {
   double error = 0.0, score = 0.0;  // of |e|, and of what the loss adds up
 
@@ -18,6 +17,23 @@ struct Sums {
     error += other.error;
     score += other.score;
   }
+};
+
+// A sample's loss, and what its gradients are multiplied with before `gradient_scale`.
+struct Outcome {
+  double loss, weight;
+};
+
+// How a run is read: whole vectors, or the first n elements of one.
+struct Whole {
+  template <class T>
+  SIDFAST_INLINE F operator()(const T* p) const { return load(p); }
+};
+
+struct First {
+  int64_t n;
+  template <class T>
+  SIDFAST_INLINE F operator()(const T* p) const { return load_first(p, n); }
 };
 
 // group(i) for each whole group of kSumLanes elements, then tail(i, part, n) for what is left,
@@ -34,29 +50,49 @@ SIDFAST_INLINE void over_run(int64_t count, const Group& group, const Tail& tail
   }
 }
 
-// value(part) for a whole group, stored at p; past the caches where `streaming` (float32 only).
-// Written in one go, since a cache line that leaves the core half full costs two transfers.
-template <bool streaming, class T, class Value>
-SIDFAST_INLINE void put(T* p, const Value& value) {
-#pragma GCC unroll 8
-  for (int part = 0; part < kParts; ++part) {
-    if constexpr (streaming && std::is_same_v<T, float>) {
-      stream(p + part * kLanes, value(part));
-    } else {
-      store(p + part * kLanes, value(part));
-    }
+// Where a gradient goes, if it is wanted.
+template <class T>
+struct Target {
+  static constexpr int64_t kStreamBytes = 4 << 20;  // smaller ones are left in the caches
+
+  T* p = nullptr;
+  bool streams = false;  // past the caches
+
+  Target() = default;
+  Target(void* gradient, const RowShape& shape)
+      : p(static_cast<T*>(gradient)),
+        streams(std::is_same_v<T, float> && p &&
+                shape.samples * shape.size * static_cast<int64_t>(sizeof(T)) >= kStreamBytes &&
+                shape.size % 16 == 0 && reinterpret_cast<uintptr_t>(p) % 64 == 0) {}
+
+  SIDFAST_INLINE explicit operator bool() const { return p; }
+
+  SIDFAST_INLINE Target from(int64_t at) const {
+    Target moved = *this;
+    if (p) moved.p = p + at;
+    return moved;
   }
-}
 
-template <class T>
-bool worth_streaming(const T* gradient, const RowShape& shape) {
-  return shape.samples * shape.size * static_cast<int64_t>(sizeof(T)) >= kStreamBytes &&
-         shape.size % 16 == 0 && reinterpret_cast<uintptr_t>(gradient) % 64 == 0;
-}
+  // value(part) for a whole group at i. Written in one go, since a cache line that leaves the core
+  // half full costs two transfers.
+  template <class Value>
+  SIDFAST_INLINE void put(int64_t i, const Value& value) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (streams) {
+#pragma GCC unroll 8
+        for (int part = 0; part < kParts; ++part) stream(p + i + part * kLanes, value(part));
+        return;
+      }
+    }
+#pragma GCC unroll 8
+    for (int part = 0; part < kParts; ++part) store(p + i + part * kLanes, value(part));
+  }
 
-template <class T>
-void clear(T* gradient, int64_t at, int64_t count) {
-  if (gradient) std::memset(gradient + at, 0, static_cast<size_t>(count) * sizeof(T));
-}
+  SIDFAST_INLINE void put_first(int64_t i, F value, int64_t n) const { store_first(p + i, value, n); }
+
+  void clear(int64_t at, int64_t count) const {
+    if (p) std::memset(p + at, 0, static_cast<size_t>(count) * sizeof(T));
+  }
+};
 
 }  // namespace sidfast::SIDFAST_ISA

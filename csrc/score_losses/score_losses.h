@@ -6,6 +6,7 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/noise_key.h"
 
 namespace sidfast {
 
@@ -22,10 +23,12 @@ struct SidArguments {
   const void* teacher;
   const void* fake;
   float* loss;                // (samples,)
-  bool* bad;                  // (samples,): a NaN or Inf in the sample or in its loss; all zeroed
+  float* weight;              // (samples,): 1 / w; NaN for a NaN or Inf in the sample or its loss,
+                              // which is then zeroed with its gradients
   void* images_gradient;      // gradients may be null
   void* teacher_gradient;
   void* fake_gradient;
+  void* noisy_gradient;       // of raw outputs alone
   double alpha;
   double floor;
   double gradient_scale;      // upstream gradient that the gradients are made for
@@ -38,15 +41,45 @@ struct DsmArguments {
   const void* denoised;
   const float* sigma;         // (samples,)
   float* loss;
-  bool* bad;
+  float* weight;
   void* denoised_gradient;    // may be null
   double sigma_data;
   double gradient_scale;
 };
 
+// Variational score distillation (DMD, arXiv 2311.18828): g = weight (fake - teacher) with
+// weight = scale / (max(mean|images - teacher|, floor) + eps), loss = sum g^2 / 2, gradient g.
+struct VsdArguments {
+  const void* images;
+  const void* teacher;
+  const void* fake;
+  const float* scale;         // (samples,), null for 1
+  float* loss;
+  float* weight;
+  void* images_gradient;      // may be null
+  double floor;
+  double eps;
+  double gradient_scale;
+};
+
+// How networks' raw outputs, which then stand for teacher, fake or denoised, become images:
+// c_skip x_t + c_out raw. x_t is `noisy` or, where that is null, images + sigma noise.
+struct RawArguments {
+  const void* noisy;
+  const float* sigma;         // (samples,) each
+  const float* c_skip;
+  const float* c_out;
+};
+
 struct ScoreLossKernels {
   Status (*sid)(const SidArguments&, Dtype, const RowShape&, int threads);
   Status (*dsm)(const DsmArguments&, Dtype, const RowShape&, int threads);
+  Status (*vsd)(const VsdArguments&, Dtype, const RowShape&, int threads);
+  // Types of images and noisy, and of raw outputs. The key's noise numbers elements in row order.
+  Status (*sid_raw)(const SidArguments&, const RawArguments&, const NoiseKey&, Dtype, Dtype,
+                    const RowShape&, int threads);
+  Status (*dsm_raw)(const DsmArguments&, const RawArguments&, const NoiseKey&, Dtype, Dtype,
+                    const RowShape&, int threads);
 };
 
 namespace generic {

@@ -18,9 +18,10 @@ AUTO = "auto"
 class Backend:
     """One implementation of a room's operators.
 
-    The module is imported when first asked about, never before. It holds one function per operator
-    of the room, with the arguments of the operator's schema but for the last, `backend`, and
-    `reasons(op, *args) -> list[str]`: why it cannot serve the call `op(*args)`; empty if it can.
+    The module is imported when first asked about, never before. It holds a function for each of the
+    room's operators that it serves, with the arguments of the operator's schema but for the last,
+    `backend`, and `reasons(op, *args) -> list[str]`: why it cannot serve the call `op(*args)`;
+    empty if it can.
 
     Args:
         name: what users pass as `backend=`.
@@ -41,7 +42,9 @@ class Backend:
     def reasons(self, op: str, *args: Any) -> list[str]:
         """Why this back end cannot serve `op(*args)`; empty if it can."""
         module, failure = self.loaded
-        return [failure] if module is None else module.reasons(op, *args)
+        if module is None:
+            return [failure]
+        return module.reasons(op, *args) if hasattr(module, op) else [f"has no {op}"]
 
 
 def choose(
@@ -56,8 +59,9 @@ def choose(
     for row in rows:
         if backend == AUTO or backend == row.name:
             module, _ = row.loaded
-            if module is not None and not module.reasons(op, *args):
-                return getattr(module, op)
+            function = getattr(module, op, None)
+            if module and function and not module.reasons(op, *args):
+                return function
     table = "; ".join(
         f"{row.name}: {', '.join(row.reasons(op, *args)) or 'can serve this call'}" for row in rows
     )

@@ -16,13 +16,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._C import _are_functorch_transforms_active as is_transforming
+from torch._C import _functorch
 from torch._ops import OpOverload
+from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.jit import is_tracing
 from torch.overrides import has_torch_function
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sidfast.base.backends import Backend, choose
+from sidfast.base.errors import InputError
 
 _LIBRARY = torch.library.Library("sidfast", "FRAGMENT")
 
@@ -71,12 +75,15 @@ def define_opaque(
     return call
 
 
-def define_differentiable(schema: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+def define_differentiable(
+    schema: str, kernel: Callable[..., Any], *, guarded: bool = True
+) -> Callable[..., Any]:
     """Register an operator made of opaque ones.
 
     Args:
         schema: `name(arguments) -> returns`, without defaults.
         kernel: takes the schema's arguments; goes through an autograd.Function where needed.
+        guarded: refuse what `refuse_transforms` does before the kernel is called.
 
     Returns:
         the operator, to be called with positional arguments.
@@ -87,9 +94,44 @@ def define_differentiable(schema: str, kernel: Callable[..., Any]) -> Callable[.
     overload = _overload(name)
 
     def call(*args: Any) -> Any:
-        return overload(*args) if is_compiling() else kernel(*args)
+        if is_compiling():
+            return overload(*args)
+        if guarded and (is_transforming() or forward_ad._current_level >= 0):
+            refuse_transforms(name, args)
+        return kernel(*args)
 
     return call
+
+
+def refuse_transforms(name: str, args: Sequence[Any]) -> None:
+    """Refuse a derivative that the operator's autograd.Function would not give.
+
+    Under `torch.vmap` an operator is a loop over calls, without a trace for autograd; forward-mode
+    derivatives would be lost as silently.
+
+    Raises:
+        InputError: an argument needs a gradient under `torch.vmap`, or a derivative by `torch.func`
+            or in forward mode.
+    """
+    if (is_transforming() or forward_ad._current_level >= 0) and any(
+        _is_differentiated(arg) for arg in args if isinstance(arg, torch.Tensor)
+    ):
+        raise InputError(
+            expected=f"{name} differentiated by torch.autograd alone",
+            got="a derivative by torch.func or in forward mode, or a gradient under torch.vmap",
+            fix="call backward() or torch.autograd.grad, and loop over the calls yourself",
+        )
+
+
+def _is_differentiated(tensor: torch.Tensor) -> bool:
+    inside = is_transforming()
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_gradtrackingtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    if inside and tensor.requires_grad and torch.is_grad_enabled():
+        return True
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def unobserved(args: Sequence[Any]) -> bool:

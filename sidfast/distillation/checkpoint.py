@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sidfast.base.errors import InputError
+from sidfast.base.files import bytes_of, flush
 
 _TENSOR = "tensor:"
 
@@ -48,12 +47,11 @@ def save_checkpoint(folder: Path, name: str, state: dict[str, Any], keep: int = 
             "sha256": {key: fingerprint(tensor) for key, tensor in tensors.items()},
         }
         (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-        for path in (*temporary.iterdir(), temporary):
-            _flush(path)
+        flush([*temporary.iterdir(), temporary])
         if target.exists():
             target.rename(replaced)
         temporary.rename(target)
-        _flush(folder)
+        flush([folder])
         for old in (replaced, *checkpoints(folder)[:-keep]):
             shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
@@ -101,8 +99,7 @@ def fingerprint(tensors: Tensor | nn.Module) -> str:
     digest = hashlib.sha256()
     parts = [tensors] if isinstance(tensors, Tensor) else list(tensors.state_dict().values())
     for tensor in parts:
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()
 
 
@@ -112,14 +109,6 @@ def _damaged(path: Path, got: str) -> InputError:
         got=got,
         fix="delete that folder to resume from the one before",
     )
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sidfast.base.errors import InputError
+from sidfast.base.files import bytes_of, write_whole
 from sidfast.networks import build_network, can_rebuild, network_config
 
 METADATA_KEY = "sidfast"
@@ -36,9 +36,8 @@ _DTYPES = {
 def save_network(net: nn.Module, path: str | Path, extra: Mapping[str, Any] | None = None) -> None:
     """Write `net` and `extra` (JSON-able) to `path`, atomically.
 
-    A network that is not of `sidfast.networks` is written without a way to rebuild it. The file
-    appears under its name only when complete: it is written beside it, flushed to disk and
-    renamed. Raises `InputError` where the folder cannot be written to.
+    A network that is not of `sidfast.networks` is written without a way to rebuild it. Raises
+    `InputError` where the folder cannot be written to.
     """
     from safetensors.torch import save
 
@@ -49,7 +48,15 @@ def save_network(net: nn.Module, path: str | Path, extra: Mapping[str, Any] | No
     config = network_config(net) if can_rebuild(net) else None
     content = {"network": config, "extra": dict(extra or {})}
     header = {"format": FORMAT, **content, "sha256": _checksum(tensors, content)}
-    _write_atomically(path, save(tensors, metadata={METADATA_KEY: json.dumps(header)}))
+    data = save(tensors, metadata={METADATA_KEY: json.dumps(header)})
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise InputError(
+            expected=f"a place to write {path}",
+            got=f"{error.strerror or error}",
+            fix="choose an existing, writable folder with free space",
+        ) from error
 
 
 def load_network(
@@ -109,25 +116,8 @@ def _checksum(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            expected=f"a place to write {path}",
-            got=f"{error.strerror or error}",
-            fix="choose an existing, writable folder with free space",
-        ) from error
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sidfast.ops import adam_ema, group_norm, random, score_losses
 from sidfast.ops.group_norm import group_norm_silu
 from sidfast.ops.random import Key, add_noise, dropout, integers, normal, uniform
-from sidfast.ops.score_losses import dsm_loss, sid_loss
+from sidfast.ops.score_losses import dsm_loss, dsm_loss_raw, sid_loss, sid_loss_raw, vsd_loss
 
 __all__ = [
     "Key",
@@ -15,11 +15,14 @@ __all__ = [
     "backends_report",
     "dropout",
     "dsm_loss",
+    "dsm_loss_raw",
     "group_norm_silu",
     "integers",
     "normal",
     "sid_loss",
+    "sid_loss_raw",
     "uniform",
+    "vsd_loss",
 ]
 
 _ROOMS = (random, score_losses, group_norm, adam_ema)

@@ -60,7 +60,7 @@ def fake_score_update(
     """
     scale = cfg.fake_loss_scale / batch
     total = accumulate(
-        list(networks.fake.parameters()),
+        optimizer.param_groups[0]["params"],
         rounds,
         lambda draws: fake_score_loss(
             networks.fake, networks.generator_view, draws, cfg, grad_scale=scale

@@ -82,7 +82,7 @@ def generator_update(
     """
     scale = cfg.generator_loss_scale / batch
     total = accumulate(
-        list(networks.generator.parameters()),
+        optimizer.param_groups[0]["params"],
         rounds,
         lambda draws: generator_loss(networks, draws, cfg, grad_scale=scale),
         scale,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import NamedTuple
@@ -36,18 +36,19 @@ class Place(NamedTuple):
         return "-".join(filter(None, self))
 
 
-def places(room: ModuleType, *, every_isa: bool = False) -> list[Place]:
-    """Where ordinary calls of all of a room's operators are served on this machine.
+def places(room: ModuleType, ops: Sequence[str] = (), *, every_isa: bool = False) -> list[Place]:
+    """Where ordinary calls of a room's operators are served on this machine.
 
     Args:
+        ops: the operators, back ends' functions by name; all of the room's if empty.
         every_isa: one place for each instruction set of the native CPU back end, instead of one.
     """
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     found = []
     for device in devices:
-        calls = room.contract.plain_calls(device).items()
+        calls = room.contract.plain_calls(device)
         for row in room.BACKENDS:
-            if any(row.reasons(op, *args) for op, args in calls):
+            if any(row.reasons(op, *calls[op]) for op in ops or calls):
                 continue
             split = every_isa and (device, row.name) == ("cpu", "native")
             isas = native.cpu_library().available_isas() if split else [""]

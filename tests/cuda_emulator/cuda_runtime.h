@@ -36,6 +36,7 @@ inline void __syncthreads() { emulator::block_barrier(); }
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   uint64_t* slots = emulator::warp_mailbox();
+  static_assert(sizeof value <= sizeof *slots);
   std::memcpy(slots + emulator::lane(), &value, sizeof value);
   emulator::warp_barrier();
   std::memcpy(&value, slots + (emulator::lane() ^ static_cast<unsigned>(mask)), sizeof value);

@@ -1,5 +1,6 @@
 #include "emulator.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <array>
@@ -21,10 +22,11 @@ struct Barrier {
 };
 
 struct Fibre {
-  ucontext_t context;
+  ucontext_t beginning;
+  jmp_buf waiting;
   Index index;
   unsigned number;
-  bool ended = false;
+  bool began = false, ended = false;
 };
 
 struct Cluster {
@@ -34,6 +36,9 @@ struct Cluster {
 };
 
 struct Block {
+  Block(const Grid& grid, const std::function<void()>& body, Index index, Cluster& cluster)
+      : grid(grid), body(body), index(index), cluster(cluster) {}
+
   const Grid& grid;
   const std::function<void()>& body;
   Index index;
@@ -41,10 +46,10 @@ struct Block {
   std::vector<Fibre> fibres;
   std::vector<Barrier> warps;
   std::vector<std::array<uint64_t, kWarp>> mailboxes;
-  Barrier block{}, of_cluster{};
+  Barrier block, of_cluster;
   unsigned events = 0;  // barriers passed and fibres ended
   Fibre* current = nullptr;
-  ucontext_t scheduler{};
+  jmp_buf scheduler;
 };
 
 thread_local Block* here = nullptr;
@@ -60,6 +65,20 @@ void enter() {
   here->body();
   here->current->ended = true;
   ++here->events;
+  _longjmp(here->scheduler, 1);
+}
+
+// Lets a fibre run until it waits or ends. Jumps, because switching contexts calls the kernel.
+void resume(Block& block, Fibre& fibre) {
+  block.current = &fibre;
+  if (_setjmp(block.scheduler) != 0) return;
+  if (fibre.began) _longjmp(fibre.waiting, 1);
+  fibre.began = true;
+  setcontext(&fibre.beginning);
+}
+
+void yield(Block& block) {
+  if (_setjmp(block.current->waiting) == 0) _longjmp(block.scheduler, 1);
 }
 
 // Waits until `expected` threads have; the last of them runs `then`.
@@ -72,9 +91,7 @@ void wait(Barrier& barrier, unsigned expected, const Then& then) {
     ++barrier.generation;
     ++here->events;
   }
-  while (barrier.generation == generation) {
-    swapcontext(&here->current->context, &here->scheduler);
-  }
+  while (barrier.generation == generation) yield(*here);
 }
 
 void run_block(Block& block) {
@@ -88,11 +105,11 @@ void run_block(Block& block) {
     Fibre& fibre = block.fibres[i];
     fibre.number = i;
     fibre.index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
-    getcontext(&fibre.context);
-    fibre.context.uc_stack.ss_sp = stack(i);
-    fibre.context.uc_stack.ss_size = kStack;
-    fibre.context.uc_link = &block.scheduler;
-    makecontext(&fibre.context, enter, 0);
+    getcontext(&fibre.beginning);
+    fibre.beginning.uc_stack.ss_sp = stack(i);
+    fibre.beginning.uc_stack.ss_size = kStack;
+    fibre.beginning.uc_link = nullptr;
+    makecontext(&fibre.beginning, enter, 0);
   }
   unsigned running = count;
   for (unsigned round = block.index.x; running > 0; ++round) {
@@ -102,8 +119,7 @@ void run_block(Block& block) {
       const unsigned number = round % 2 ? (start + i) % count : (start + count - i) % count;
       Fibre& fibre = block.fibres[number];
       if (fibre.ended) continue;
-      block.current = &fibre;
-      swapcontext(&block.scheduler, &fibre.context);
+      resume(block, fibre);
       running -= fibre.ended;
     }
     if (block.events == before) {
@@ -122,7 +138,7 @@ void run(const Grid& grid, const std::function<void()>& thread) {
       const auto one = [&](unsigned rank) {
         cluster.anchors[rank] = &anchor;
         cluster.barrier.arrive_and_wait();
-        Block block{grid, thread, Index(x + rank, y, 0), cluster, {}, {}, {}};
+        Block block(grid, thread, Index(x + rank, y, 0), cluster);
         run_block(block);
         cluster.barrier.arrive_and_drop();
       };

@@ -1,27 +1,31 @@
 """Runs every operator test that takes `device` or `backend` in each place that serves here.
 
-A test file names the room it tests: `ROOM = sidfast.ops.random`.
+A test file names the room it tests, `ROOM = sidfast.ops.random`, and which of its operators, if
+not all: `OPS`, names of back ends' functions.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from sidfast.testing import cuda_emulator
 from sidfast.testing.backends import Place, instruction_set, places
-from sidfast.testing.interpreter import rounding_to_nearest
+from sidfast.testing.interpreter import looking_up_the_language_once, rounding_to_nearest
+from sidfast.testing.tensors import INTERPRETED
 
 EMULATED = Place("cpu", "cuda", "emulated")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" in metafunc.fixturenames:
-        each = places(metafunc.module.ROOM, every_isa="every_isa" in metafunc.fixturenames)
-        if any(row.name == EMULATED.backend for row in metafunc.module.ROOM.BACKENDS):
-            each.append(EMULATED)
+        room, ops = metafunc.module.ROOM, getattr(metafunc.module, "OPS", ())
+        each = places(room, ops, every_isa="every_isa" in metafunc.fixturenames)
+        for row in room.BACKENDS:
+            module, _ = row.loaded
+            if row.name == EMULATED.backend and all(hasattr(module, op) for op in ops):
+                each.append(EMULATED)
         marked = [
             pytest.param(place, marks=pytest.mark.gpu if place.device == "cuda" else ())
             for place in each
@@ -53,8 +57,8 @@ def backend(place: Place) -> str:
     return place.backend
 
 
-@pytest.fixture(scope="session", autouse=os.environ.get("TRITON_INTERPRET") == "1")
+@pytest.fixture(scope="session", autouse=INTERPRETED)
 def interpreter() -> Iterator[None]:
     """Triton's, where kernels are interpreted: see tests/ops/test_triton.py."""
-    with rounding_to_nearest():
+    with rounding_to_nearest(), looking_up_the_language_once():
         yield

@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sidfast.base.errors import InputError
 from sidfast.ops import add_noise, dropout, dsm_loss, integers, normal, sid_loss, uniform
 
 SIGMA, INDEX = torch.rand(2) + 0.1, torch.arange(2)
@@ -102,6 +103,39 @@ def test_vmap_without_gradient_is_a_loop(name: str) -> None:
     x = torch.stack([batch(), batch() / 2])
     expected = torch.stack([CALLS[name](each) for each in x])
     assert torch.equal(torch.vmap(CALLS[name], randomness="same")(x), expected)
+
+
+def of_vmap(call: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    torch.vmap(call, randomness="same")(x[None].requires_grad_())
+
+
+def of_jvp(call: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    torch.func.jvp(call, (x,), (x,))
+
+
+def of_func_grad(call: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    torch.func.grad(lambda y: call(y).sum())(x)
+
+
+def of_forward_mode(call: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    with torch.autograd.forward_ad.dual_level():
+        call(torch.autograd.forward_ad.make_dual(x, x))
+
+
+@pytest.mark.parametrize("derivative", [of_vmap, of_jvp, of_func_grad, of_forward_mode])
+@pytest.mark.parametrize("name", ["_sid_loss", "_dsm_loss", "_add_noise", "_dropout"])
+def test_a_derivative_that_would_be_lost_is_refused(
+    name: str, derivative: Callable[[Callable[[Tensor], Tensor], Tensor], None]
+) -> None:
+    with pytest.raises(InputError, match=r"torch\.autograd alone"):
+        derivative(CALLS[name], batch())
+
+
+def test_a_gradient_beside_forward_mode_is_served() -> None:
+    x = batch().requires_grad_()
+    with torch.autograd.forward_ad.dual_level():
+        CALLS["_sid_loss"](x).sum().backward()
+    assert x.grad is not None
 
 
 def test_a_seed_first_used_in_inference_mode_serves_a_gradient_later() -> None:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from sidfast.base.backends import Backend, choose
-from sidfast.base.contract import define_differentiable, define_opaque
+from sidfast.base.contract import define_differentiable, define_opaque, refuse_transforms
 from sidfast.base.errors import InputError
 from sidfast.ops.group_norm import reference
 
@@ -135,12 +135,13 @@ def register(backends: Sequence[Backend]) -> None:
         operands = args[:-1]
         if choose("group_norm_silu", backends, args[-1], operands) is reference.group_norm_silu:
             return reference.group_norm_silu(*operands)
+        refuse_transforms("group_norm_silu", args)
         if torch.is_grad_enabled():
             return _GroupNormSiLU.apply(*args)
         return ops._group_norm_silu(*args)[0]
 
     ops.group_norm_silu = define_differentiable(
-        f"group_norm_silu({_OPERANDS}, str backend) -> Tensor", run
+        f"group_norm_silu({_OPERANDS}, str backend) -> Tensor", run, guarded=False
     )
 
 

@@ -9,7 +9,6 @@ state. Words are bit-equal on every back end; normals agree to 4e-6.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -18,8 +17,8 @@ from torch import Tensor
 from sidfast.base.backends import Backend
 from sidfast.base.checks import FLOATS, check_device, check_dtype, per_sample
 from sidfast.base.errors import InputError
+from sidfast.base.key import MOST_ELEMENTS, Key, check_indexed, seed_tensor
 from sidfast.ops.random import contract
-from sidfast.ops.random.key import Key, seed_tensor
 
 __all__ = ["BACKENDS", "Key", "add_noise", "dropout", "integers", "normal", "uniform"]
 
@@ -30,8 +29,6 @@ BACKENDS = (
     Backend("reference", "sidfast.ops.random.reference"),
 )
 contract.register(BACKENDS)
-
-_MOST_ELEMENTS = 2**34  # of a sample
 
 
 def normal(
@@ -61,7 +58,7 @@ def normal(
         BackendError: the back end asked for cannot serve the call.
     """
     check_dtype("dtype", dtype)
-    _check_shape(shape, index)
+    check_indexed(shape, index)
     seed = seed_tensor(seed, index, stream)
     return contract.ops.normal(seed, index, shape, stream, dtype, backend)
 
@@ -81,7 +78,7 @@ def uniform(
     type would round some numbers up to 1.
     """
     check_dtype("dtype", dtype, (torch.float32, torch.float64))
-    _check_shape(shape, index)
+    check_indexed(shape, index)
     seed = seed_tensor(seed, index, stream)
     return contract.ops.uniform(seed, index, shape, stream, dtype, backend)
 
@@ -101,7 +98,7 @@ def integers(
     """
     if not 1 <= high <= 2**32:
         raise InputError(expected="1 <= high <= 2^32", got=high, fix="draw from a smaller range")
-    _check_shape(shape, index)
+    check_indexed(shape, index)
     seed = seed_tensor(seed, index, stream)
     return contract.ops.integers(seed, index, shape, high, stream, backend)
 
@@ -185,31 +182,18 @@ def dropout(
     return contract.ops.dropout(x, p, seed, index, stream, backend)
 
 
-def _check_shape(shape: Sequence[int], index: Tensor) -> None:
-    if len(shape) == 0 or shape[0] != index.shape[0]:
-        raise InputError(
-            expected=f"a shape whose first size is len(index) = {index.shape[0]}",
-            got=tuple(shape),
-            fix="give every sample of the batch its index",
-        )
-    if math.prod(shape[1:]) > _MOST_ELEMENTS:
-        raise InputError(
-            expected="at most 2^34 elements in a sample", got=tuple(shape), fix="use more samples"
-        )
-
-
 def _check_input(x: Tensor, index: Tensor) -> None:
     if (
         x.dtype in FLOATS
         and x.device == index.device
         and x.dim()
         and x.shape[0] == index.shape[0]
-        and x.numel() <= _MOST_ELEMENTS
+        and x.numel() <= MOST_ELEMENTS
     ):
         return
     check_dtype("x", x.dtype)
     check_device("x", x, "index", index)
-    _check_shape(x.shape, index)
+    check_indexed(x.shape, index)
 
 
 def _check_format(memory_format: torch.memory_format | None, x: Tensor) -> torch.memory_format:

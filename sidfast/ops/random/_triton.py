@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sidfast.base import triton_support
+from sidfast.base.triton_noise import normals_of_counters, normals_of_elements
 from sidfast.ops.random.contract import noise_like
 
 _OUTPUT_DTYPE = {"normal": 4, "uniform": 4, "add_noise": 6}  # position of dtype in the schema
@@ -321,12 +322,15 @@ def _words(
     WHOLE_COUNTERS: tl.constexpr,
 ) -> tl.tensor:
     """A word for each element of the tile, (ROWS, 4 COUNTERS) uint32."""
+    seed, low, high, stream = key
     if WHOLE_COUNTERS:
-        r0, r1, r2, r3 = _blocks(key, channel, counter, pixels)
+        block = _counters(channel, counter, pixels).to(tl.uint32)
+        r0, r1, r2, r3 = tl.philox(seed, block, low, high, stream)
         return tl.interleave(tl.interleave(r0, r2), tl.interleave(r1, r3))
-    r0, r1, r2, r3, place = _scattered_blocks(key, channel, pixel, pixels)
-    first, second = tl.where(place & 2 == 0, r0, r2), tl.where(place & 2 == 0, r1, r3)
-    return tl.where(place & 1 == 0, first, second)
+    element = _elements(channel, pixel, pixels)
+    r0, r1, r2, r3 = tl.philox(seed, (element >> 2).to(tl.uint32), low, high, stream)
+    first, second = tl.where(element & 2 == 0, r0, r2), tl.where(element & 2 == 0, r1, r3)
+    return tl.where(element & 1 == 0, first, second)
 
 
 @_jit
@@ -340,72 +344,17 @@ def _normals(
 ) -> tl.tensor:
     """A unit normal for each element of the tile, (ROWS, 4 COUNTERS) float32."""
     if WHOLE_COUNTERS:
-        r0, r1, r2, r3 = _blocks(key, channel, counter, pixels)
-        e0, e1 = _box_muller(r0, r1)
-        e2, e3 = _box_muller(r2, r3)
-        return tl.interleave(tl.interleave(e0, e2), tl.interleave(e1, e3))
-    r0, r1, r2, r3, place = _scattered_blocks(key, channel, pixel, pixels)
-    first, second = tl.where(place & 2 == 0, r0, r2), tl.where(place & 2 == 0, r1, r3)
-    cosine, sine = _box_muller(first, second)
-    return tl.where(place & 1 == 0, cosine, sine)
+        return normals_of_counters(key, _counters(channel, counter, pixels))
+    return normals_of_elements(key, _elements(channel, pixel, pixels))
 
 
 @_jit
-def _blocks(
-    key: tl.tuple, channel: tl.tensor, counter: tl.tensor, pixels: tl.int64
-) -> tuple[tl.tensor, ...]:
-    """The four words of each counter, where no counter spans two channels."""
-    seed, low, high, stream = key
-    block = (channel * (pixels // 4))[:, None] + counter[None, :]
-    return tl.philox(seed, block.to(tl.uint32), low, high, stream)
+def _counters(channel: tl.tensor, counter: tl.tensor, pixels: tl.int64) -> tl.tensor:
+    """The sample's counters, where none spans two channels: (ROWS, COUNTERS)."""
+    return (channel * (pixels // 4))[:, None] + counter[None, :]
 
 
 @_jit
-def _scattered_blocks(
-    key: tl.tuple, channel: tl.tensor, pixel: tl.tensor, pixels: tl.int64
-) -> tuple[tl.tensor, ...]:
-    """The four words of each element's counter, and the element's place among them."""
-    seed, low, high, stream = key
-    element = (channel * pixels)[:, None] + pixel[None, :]
-    r0, r1, r2, r3 = tl.philox(seed, (element >> 2).to(tl.uint32), low, high, stream)
-    return r0, r1, r2, r3, element
-
-
-@_jit
-def _box_muller(a: tl.tensor, b: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
-    """(R cos 2 pi v, R sin 2 pi v) of the room's contract; polynomials as in csrc/random/noise.h.
-
-    The hardware's logarithm is too coarse near u = 1, where R is its square root.
-    """
-    # u = 2^k (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)).
-    bits = ((a >> 8) + 1).to(tl.float32).to(tl.uint32, bitcast=True)
-    offset = bits - ((24 << 23) + 0x3F3504F3)
-    k = (offset.to(tl.int32, bitcast=True) >> 23).to(tl.float32)
-    f = ((offset & 0x007FFFFF) + 0x3F3504F3).to(tl.float32, bitcast=True) - 1.0
-    # -2 ln(1 + f) = -2 f + f^2 q(f), minimax in relative error 3e-8.
-    q = tl.fma(f, -0.17469697, 0.28615046)
-    q = tl.fma(q, f, -0.29835945)
-    q = tl.fma(q, f, 0.33141017)
-    q = tl.fma(q, f, -0.39924145)
-    q = tl.fma(q, f, 0.5000351)
-    q = tl.fma(q, f, -0.666679)
-    q = tl.fma(q, f, 0.9999998)
-    minus_two_log = tl.fma(tl.fma(q, f, -2.0), f, k * -1.38629436)
-    radius = tl.sqrt(tl.maximum(minus_two_log, 0.0))
-
-    # The angle in quarter turns is quadrant + y, y in [-1/2, 1/2): both exact.
-    angle = b & 0xFFFFFF00
-    quadrant = angle + 0x20000000  # in the two top bits
-    y = (angle << 2).to(tl.int32, bitcast=True).to(tl.float32) * 2.0**-32
-    z = y * y
-    s = tl.fma(z, -0.0045923316, 0.07967592)
-    s = tl.fma(s, z, -0.64596295)
-    s = tl.fma(s, z, 1.5707963) * y
-    c = tl.fma(z, -0.020427227, 0.25360674)
-    c = tl.fma(c, z, -1.233698)
-    c = tl.fma(c, z, 1.0)
-    odd = quadrant & 0x40000000 != 0
-    cosine_sign, sine_sign = (quadrant + 0x40000000) & 0x80000000, quadrant & 0x80000000
-    cosine = tl.where(odd, s, c).to(tl.uint32, bitcast=True) ^ cosine_sign
-    sine = tl.where(odd, c, s).to(tl.uint32, bitcast=True) ^ sine_sign
-    return radius * cosine.to(tl.float32, bitcast=True), radius * sine.to(tl.float32, bitcast=True)
+def _elements(channel: tl.tensor, pixel: tl.tensor, pixels: tl.int64) -> tl.tensor:
+    """The sample's elements, (ROWS, 4 COUNTERS)."""
+    return (channel * pixels)[:, None] + pixel[None, :]

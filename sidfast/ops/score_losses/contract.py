@@ -1,26 +1,37 @@
 """Schemas, output shapes and gradients of the score losses.
 
-A back end is a module with `reasons(op, *args) -> list[str]` and these functions, whose positional
-arguments are those of the opaque operators, but for the last, `backend`:
+A back end is a module with `reasons(op, *args) -> list[str]` and any of these functions, whose
+positional arguments are those of the opaque operators, but for the last, `backend`:
 
-    sid_loss(images, teacher_x0, fake_x0, alpha, floor) -> (loss, bad)
-    sid_loss_grads(images, teacher_x0, fake_x0, alpha, floor, grad_scale, need)
-        -> (loss, bad, grad_images, grad_teacher, grad_fake)
-    dsm_loss(images, denoised, sigma, sigma_data) -> (loss, bad)
-    dsm_loss_grad(images, denoised, sigma, sigma_data, grad_scale) -> (loss, bad, grad_denoised)
+    sid_loss(images, teacher_x0, fake_x0, alpha, floor) -> (loss, weight)
+    sid_loss_grads(..., grad_scale, need)
+        -> (loss, weight, grad_images, grad_teacher_x0, grad_fake_x0)
+    dsm_loss(images, denoised, sigma, sigma_data) -> (loss, weight)
+    dsm_loss_grad(..., grad_scale) -> (loss, weight, grad_denoised)
+    vsd_loss(images, teacher_x0, fake_x0, scale, floor, eps) -> (loss, weight)
+    vsd_loss_grad(..., grad_scale) -> (loss, weight, grad_images)
+    sid_loss_raw(images, teacher_raw, fake_raw, noisy, sigma, seed, index, stream, c_skip, c_out,
+        alpha, floor) -> (loss, weight)
+    sid_loss_raw_grads(..., grad_scale, need)
+        -> (loss, weight, grad_images, grad_teacher_raw, grad_fake_raw, grad_noisy)
+    dsm_loss_raw(images, raw, noisy, sigma, seed, index, stream, c_skip, c_out, sigma_data)
+        -> (loss, weight)
+    dsm_loss_raw_grad(..., grad_scale) -> (loss, weight, grad_raw)
 
-Tensors are (B, ...) of one shape with any strides, each of its own floating dtype; `sigma` is
-(B,) float32. Outputs are made by `per_sample_outputs` and `gradient_like`. `need` is three
-bools; a gradient that is not needed has size 0. Gradients are those of the loss times `grad_scale`.
-A sample is bad if its loss or its weight is not finite: then its loss and gradients are zero.
+Batches, which come first, are (B, ...) of one shape with any strides, each of its own floating
+dtype; `sigma`, `c_skip`, `c_out` and `scale` (which may be None) are (B,) float32. Either `noisy`
+is None or the key, `seed`, 0-d int64, and `index`, (B,) int64, whose noise is `add_noise`'s.
+Outputs are made by `per_sample_outputs` and `gradient_like`. `need` is one bool for each batch; a
+gradient that is not needed has size 0. Gradients are those of the loss times `grad_scale`. A sample
+is bad if its loss or its weight is not finite: its loss and gradients are zero, its weight is NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,112 +44,141 @@ from sidfast.base.errors import InputError
 ops = SimpleNamespace()  # the room's operators by name, once registered
 
 
-def loss_dtype(*operands: Tensor) -> torch.dtype:
-    """float32, or float64 as soon as one operand is."""
-    for operand in operands:
-        if operand.dtype == torch.float64:
+class Loss(NamedTuple):
+    """A loss as its operators' schemas need it.
+
+    Attributes:
+        name: of the operator.
+        batches: schema of its first arguments, separated by commas.
+        constants: schema of the others.
+        differentiable: which batches get a gradient.
+    """
+
+    name: str
+    batches: str
+    constants: str
+    differentiable: slice
+
+    @property
+    def gradients(self) -> list[str]:
+        """Names of the batches that get one."""
+        names = [batch.split()[-1] for batch in self.batches.split(", ")]
+        return names[self.differentiable]
+
+    @property
+    def several(self) -> bool:
+        """Whether the operator that makes gradients is told which are needed."""
+        return len(self.gradients) > 1
+
+    @property
+    def name_with_gradient(self) -> str:
+        return f"{self.name}_grads" if self.several else f"{self.name}_grad"
+
+
+_RAW = (
+    "Tensor sigma, Tensor? seed, Tensor? index, SymInt stream, Tensor c_skip, Tensor c_out, {}"
+).format
+_X0 = "Tensor images, Tensor teacher_x0, Tensor fake_x0"
+LOSSES = (
+    Loss("sid_loss", _X0, "float alpha, float floor", slice(0, 3)),
+    Loss(
+        "sid_loss_raw",
+        "Tensor images, Tensor teacher_raw, Tensor fake_raw, Tensor? noisy",
+        _RAW("float alpha, float floor"),
+        slice(0, 4),
+    ),
+    Loss(
+        "dsm_loss", "Tensor images, Tensor denoised", "Tensor sigma, float sigma_data", slice(1, 2)
+    ),
+    Loss(
+        "dsm_loss_raw",
+        "Tensor images, Tensor raw, Tensor? noisy",
+        _RAW("float sigma_data"),
+        slice(1, 2),
+    ),
+    Loss("vsd_loss", _X0, "Tensor? scale, float floor, float eps", slice(0, 1)),
+)
+
+
+def loss_dtype(*batches: Tensor | None) -> torch.dtype:
+    """float32, or float64 as soon as one batch is."""
+    for batch in batches:
+        if batch is not None and batch.dtype == torch.float64:
             return torch.float64
     return torch.float32
 
 
-def per_sample_outputs(*operands: Tensor) -> tuple[Tensor, Tensor]:
-    """Empty `loss` and `bad`, (B,) each."""
-    first, dtype = operands[0], loss_dtype(*operands)
-    batch = first.shape[0]
-    loss = first.new_empty(batch) if first.dtype is dtype else first.new_empty(batch, dtype=dtype)
-    return loss, first.new_empty(batch, dtype=torch.bool)
+def per_sample_outputs(*batches: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Empty `loss` and `weight`, (B,) each."""
+    first, dtype = batches[0], loss_dtype(*batches)
+    assert first is not None
+    loss = first.new_empty(first.shape[0], dtype=dtype)
+    return loss, torch.empty_like(loss)
 
 
-def gradient_like(operand: Tensor, need: bool = True) -> Tensor:
-    """An empty gradient: a dense operand hands on its own strides; of size 0 if not needed."""
-    return torch.empty_like(operand) if need else operand.new_empty(0)
+def gradient_like(batch: Tensor, need: bool = True) -> Tensor:
+    """An empty gradient: a dense batch hands on its own strides; of size 0 if not needed."""
+    return torch.empty_like(batch) if need else batch.new_empty(0)
 
 
-def _sid_fake(
-    images: Tensor, teacher_x0: Tensor, fake_x0: Tensor, alpha: float, floor: float, backend: str
-) -> tuple[Tensor, Tensor]:
-    return per_sample_outputs(images, teacher_x0, fake_x0)
+def gradients_like(batches: Sequence[Tensor | None], need: Sequence[bool]) -> list[Tensor]:
+    """An empty gradient for each batch; one that was not given, None, needs none."""
+    first = batches[0]
+    assert first is not None
+    return [
+        gradient_like(first, False) if batch is None else gradient_like(batch, wanted)
+        for batch, wanted in zip(batches, need, strict=True)
+    ]
 
 
-def _sid_grads_fake(
-    images: Tensor,
-    teacher_x0: Tensor,
-    fake_x0: Tensor,
-    alpha: float,
-    floor: float,
-    grad_scale: float,
-    need: Sequence[bool],
-    backend: str,
-) -> tuple[Tensor, ...]:
-    operands = (images, teacher_x0, fake_x0)
-    return *per_sample_outputs(*operands), *map(gradient_like, operands, need)
+def _fakes(loss: Loss) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Shape functions of the operator and of the one that makes gradients too."""
+    count = loss.batches.count(",") + 1
+    where, several = loss.differentiable, loss.several
+
+    def forward(*args: Any) -> tuple[Tensor, Tensor]:
+        return per_sample_outputs(*args[:count])
+
+    def with_gradient(*args: Any) -> tuple[Tensor, ...]:
+        batches = args[:count]
+        need = args[-2] if several else (True,)
+        return *per_sample_outputs(*batches), *gradients_like(batches[where], need)
+
+    return forward, with_gradient
 
 
-def _dsm_fake(
-    images: Tensor, denoised: Tensor, sigma: Tensor, sigma_data: float, backend: str
-) -> tuple[Tensor, Tensor]:
-    return per_sample_outputs(images, denoised)
+def _with_autograd(
+    loss: Loss, forward: Callable[..., Any], with_gradient: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The loss as a differentiable function of its schema's arguments, `grad_scale`, `backend`."""
+    where, several = loss.differentiable, loss.several
+    arguments = len(f"{loss.batches}, {loss.constants}".split(", ")) + 2
+    before, after = (None,) * where.start, (None,) * (arguments - where.stop)
 
+    class Differentiable(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
+            ctx.need = need = ctx.needs_input_grad[where]
+            ctx.grad_scale = args[-2]
+            chosen = (need,) if several else ()
+            value, weight, *grads = with_gradient(*args[:-1], *chosen, args[-1])
+            ctx.set_materialize_grads(False)
+            ctx.mark_non_differentiable(weight)
+            ctx.save_for_backward(*grads)
+            return value, weight
 
-def _dsm_grad_fake(
-    images: Tensor,
-    denoised: Tensor,
-    sigma: Tensor,
-    sigma_data: float,
-    grad_scale: float,
-    backend: str,
-) -> tuple[Tensor, ...]:
-    return *per_sample_outputs(images, denoised), gradient_like(denoised)
+        @staticmethod
+        def backward(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+            return *before, *_rescaled(ctx, upstream), *after
 
+    def kernel(*args: Any) -> tuple[Tensor, Tensor]:
+        if torch.is_grad_enabled():
+            for batch in args[where]:
+                if batch is not None and batch.requires_grad:
+                    return Differentiable.apply(*args)
+        return forward(*args[:-2], args[-1])
 
-class _SidLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        images: Tensor,
-        teacher_x0: Tensor,
-        fake_x0: Tensor,
-        constants: tuple[float, float, float, str],
-    ) -> tuple[Tensor, Tensor]:
-        alpha, floor, grad_scale, backend = constants
-        ctx.need = need = ctx.needs_input_grad[:3]
-        loss, bad, *grads = ops._sid_loss_grads(
-            images, teacher_x0, fake_x0, alpha, floor, grad_scale, need, backend
-        )
-        _save(ctx, grads, grad_scale)
-        return loss, bad
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        return *_rescaled(ctx, upstream), None
-
-
-class _DsmLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        images: Tensor,
-        denoised: Tensor,
-        sigma: Tensor,
-        constants: tuple[float, float, str],
-    ) -> tuple[Tensor, Tensor]:
-        sigma_data, grad_scale, backend = constants
-        ctx.need = (True,)
-        loss, bad, grad = ops._dsm_loss_grad(
-            images, denoised, sigma, sigma_data, grad_scale, backend
-        )
-        _save(ctx, (grad,), grad_scale)
-        return loss, bad
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        return None, *_rescaled(ctx, upstream), None, None
-
-
-def _save(ctx: Any, grads: Sequence[Tensor], grad_scale: float) -> None:
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*grads)
-    ctx.grad_scale = grad_scale
+    return kernel
 
 
 def _rescaled(ctx: Any, upstream: Tensor | None) -> Sequence[Tensor | None]:
@@ -174,64 +214,47 @@ def _filled(size: int, value: float, dtype: torch.dtype) -> Tensor:
     return torch.full((size,), value, dtype=dtype, device="cpu")
 
 
-def _sid_loss(
-    images: Tensor, teacher_x0: Tensor, fake_x0: Tensor, *constants: Any
-) -> tuple[Tensor, Tensor]:
-    if torch.is_grad_enabled() and (
-        images.requires_grad or teacher_x0.requires_grad or fake_x0.requires_grad
-    ):
-        return _SidLoss.apply(images, teacher_x0, fake_x0, constants)
-    alpha, floor, _, backend = constants
-    return ops._sid_loss(images, teacher_x0, fake_x0, alpha, floor, backend)
-
-
-def _dsm_loss(
-    images: Tensor, denoised: Tensor, sigma: Tensor, *constants: Any
-) -> tuple[Tensor, Tensor]:
-    if denoised.requires_grad and torch.is_grad_enabled():
-        return _DsmLoss.apply(images, denoised, sigma, constants)
-    sigma_data, _, backend = constants
-    return ops._dsm_loss(images, denoised, sigma, sigma_data, backend)
-
-
 def register(backends: Sequence[Backend]) -> None:
     """Define the room's operators, served by `backends`."""
-    operands = "Tensor images, Tensor teacher_x0, Tensor fake_x0, float alpha, float floor"
-    values = "Tensor loss, Tensor bad"
-    ops._sid_loss = define_opaque(
-        f"_sid_loss({operands}, str backend) -> ({values})", backends=backends, fake=_sid_fake
-    )
-    ops._sid_loss_grads = define_opaque(
-        f"_sid_loss_grads({operands}, float grad_scale, bool[] need, str backend)"
-        f" -> ({values}, Tensor grad_images, Tensor grad_teacher, Tensor grad_fake)",
-        backends=backends,
-        fake=_sid_grads_fake,
-    )
-    ops.sid_loss = define_differentiable(
-        f"sid_loss({operands}, float grad_scale, str backend) -> ({values})", _sid_loss
-    )
-    operands = "Tensor images, Tensor denoised, Tensor sigma, float sigma_data"
-    ops._dsm_loss = define_opaque(
-        f"_dsm_loss({operands}, str backend) -> ({values})", backends=backends, fake=_dsm_fake
-    )
-    ops._dsm_loss_grad = define_opaque(
-        f"_dsm_loss_grad({operands}, float grad_scale, str backend)"
-        f" -> ({values}, Tensor grad_denoised)",
-        backends=backends,
-        fake=_dsm_grad_fake,
-    )
-    ops.dsm_loss = define_differentiable(
-        f"dsm_loss({operands}, float grad_scale, str backend) -> ({values})", _dsm_loss
-    )
+    values = "Tensor loss, Tensor weight"
+    for loss in LOSSES:
+        given = f"{loss.batches}, {loss.constants}"
+        need = ", bool[] need" if loss.several else ""
+        grads = "".join(f", Tensor grad_{name}" for name in loss.gradients)
+        fake, fake_with_gradient = _fakes(loss)
+        forward = define_opaque(
+            f"_{loss.name}({given}, str backend) -> ({values})", backends=backends, fake=fake
+        )
+        with_gradient = define_opaque(
+            f"_{loss.name_with_gradient}({given}, float grad_scale{need}, str backend)"
+            f" -> ({values}{grads})",
+            backends=backends,
+            fake=fake_with_gradient,
+        )
+        operator = define_differentiable(
+            f"{loss.name}({given}, float grad_scale, str backend) -> ({values})",
+            _with_autograd(loss, forward, with_gradient),
+        )
+        setattr(ops, loss.name, operator)
 
 
 def plain_calls(device: str) -> dict[str, tuple[Any, ...]]:
     """Arguments of an ordinary float32 call of each operator, to ask back ends for `reasons`."""
     x = torch.empty(2, 3, 8, 8, device=device)
-    sigma = torch.empty(2, device=device)
-    return {
+    level = torch.empty(2, device=device)
+    index = torch.empty(2, dtype=torch.int64, device=device)
+    seed = torch.empty((), dtype=torch.int64, device=device)
+    folded = (None, level, seed, index, 0, level, level)
+    forward: dict[str, tuple[Any, ...]] = {
         "sid_loss": (x, x, x, 1.2, 1e-5),
-        "sid_loss_grads": (x, x, x, 1.2, 1e-5, 1.0, (True, True, True)),
-        "dsm_loss": (x, x, sigma, 0.5),
-        "dsm_loss_grad": (x, x, sigma, 0.5, 1.0),
+        "sid_loss_raw": (x, x, x, *folded, 1.2, 1e-5),
+        "dsm_loss": (x, x, level, 0.5),
+        "dsm_loss_raw": (x, x, *folded, 0.5),
+        "vsd_loss": (x, x, x, None, 0.0, 1e-6),
     }
+    calls = {}
+    for loss in LOSSES:
+        calls[loss.name] = args = forward[loss.name]
+        need = ([True] * len(loss.gradients),) if loss.several else ()
+        calls[loss.name_with_gradient] = (*args, 1.0, *need)
+    return calls

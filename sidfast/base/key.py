@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,6 +13,8 @@ from torch.compiler import is_compiling
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode as has_mode
 
 from sidfast.base.errors import InputError
+
+MOST_ELEMENTS = 2**34  # of a sample
 
 
 class Key(NamedTuple):
@@ -62,6 +66,20 @@ def seed_tensor(seed: int | Tensor, index: Tensor, stream: int) -> Tensor:
     if type(index) is Tensor and index.is_cpu and not is_compiling() and not has_mode():
         return _kept(seed)
     return torch.full((), seed, dtype=torch.int64, device=index.device)
+
+
+def check_indexed(shape: Sequence[int], index: Tensor) -> None:
+    """Raise InputError unless `index` numbers the samples of `shape`, none of them too large."""
+    if len(shape) == 0 or shape[0] != index.shape[0]:
+        raise InputError(
+            expected=f"a shape whose first size is len(index) = {index.shape[0]}",
+            got=tuple(shape),
+            fix="give every sample of the batch its index",
+        )
+    if math.prod(shape[1:]) > MOST_ELEMENTS:
+        raise InputError(
+            expected="at most 2^34 elements in a sample", got=tuple(shape), fix="use more samples"
+        )
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "base/philox.h"
-#include "random/box_muller.h"
+#include "base/box_muller.h"
 
 namespace sidfast::SIDFAST_ISA {
 
