@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sidfast import ops
-from sidfast.testing.operators import BACKENDS, Inputs, served
+from sidfast.testing.operators import BACKENDS, OPERATORS, Inputs, served
 
 GIB = 2**30
 BATCH, SAMPLE = 9, (4, 2**13, 2**13)  # 9 * 2^28 elements
@@ -34,7 +34,7 @@ def batch() -> Inputs:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["add_noise", "dropout", "sid_loss", "dsm_loss"])
+@pytest.mark.parametrize("name", [name for name in OPERATORS if OPERATORS[name].wants])
 def test_the_last_sample_of_a_large_batch(name: str, backend: str) -> None:
     operator, inputs = served(name, backend), batch()
     for wanted in operator.wants:
