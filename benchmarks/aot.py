@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ from kernel_sources import changed, fingerprint, triton_sources, written
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
+
+from sidfast.ops.adam_ema import Operands, Settings
 
 RESULTS = Path(__file__).parent / "results" / "resources.md"
 SHARED_LIMIT = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}  # bytes a block can have
@@ -118,7 +121,27 @@ def score_losses_calls() -> Iterator[Call]:
             yield "dsm_loss_raw", label, dsm
 
 
-ROOMS = {"random": random_calls, "score_losses": score_losses_calls}
+def adam_ema_calls() -> Iterator[Call]:
+    whole, odd = on_meta(1 << 20), on_meta((1 << 20) + 1)[1:]
+    number, skipped = on_meta(), on_meta(dtype=torch.int64)
+    usual = Settings(1e-3, (0.9, 0.99), 1e-8, ema_beta=0.5)
+    captured = usual._replace(lr=number, ema_beta=number.double())
+    for x, settings, average, copy, label in (
+        (whole, usual, True, None, "average"),
+        (whole, usual, False, BF16, "bfloat16 copy"),
+        (whole, usual, True, F16, "average, float16 copy"),
+        (whole, usual._replace(betas=(0.0, 0.99)), True, None, "beta1 0, average"),
+        (whole, usual._replace(weight_decay=0.1, clamp=True), True, None, "average, L2, clamp"),
+        (whole, captured, True, None, "average, numbers of the device"),
+        (odd, usual, True, BF16, "average, bfloat16 copy, unaligned"),
+    ):
+        first = [x] if settings.betas[0] else None
+        ema, copies = [x] if average else None, [x.to(copy)] if copy else None
+        operands = Operands([x], first, [x], [number], ema, copies, skipped)
+        yield "adam_ema", label, (operands, [x], settings)
+
+
+ROOMS = {"random": random_calls, "score_losses": score_losses_calls, "adam_ema": adam_ema_calls}
 
 
 class NoDevice:
@@ -151,6 +174,15 @@ def resources(kernel: Any) -> dict[str, int]:
     }
 
 
+def call(module: ModuleType, op: str, args: tuple[Any, ...]) -> None:
+    """Call a back end's operator; one that only prepares gets its operands, then the others."""
+    if op == "adam_ema":
+        operands, *step = args
+        module.adam_ema(operands)(*step)
+    else:
+        getattr(module, op)(*args)
+
+
 def compile_room(room: str) -> list[Row]:
     """One row for each different code that the room's calls lead to."""
     module = importlib.import_module(f"sidfast.ops.{room}._triton")
@@ -164,7 +196,7 @@ def compile_room(room: str) -> list[Row]:
     JITFunction.run = intercept
     try:
         for op, label, args in ROOMS[room]():
-            getattr(module, op)(*args)
+            call(module, op, args)
             for kernel_name, compiled in launched:
                 codes = []
                 for architecture in SHARED_LIMIT:

@@ -37,7 +37,7 @@ list(APPEND names compute_${newest})
 list(JOIN names " " names)
 
 pybind11_add_module(_cuda MODULE NO_EXTRAS
-  csrc/cuda_bindings.cpp csrc/random/cuda.cu csrc/score_losses/cuda.cu)
+  csrc/cuda_bindings.cpp csrc/adam_ema/cuda.cu csrc/random/cuda.cu csrc/score_losses/cuda.cu)
 target_include_directories(_cuda PRIVATE csrc)
 target_link_libraries(_cuda PRIVATE CUDA::cudart_static)
 set_target_properties(_cuda PROPERTIES

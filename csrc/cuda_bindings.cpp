@@ -6,6 +6,7 @@
 
 #include <stdexcept>
 
+#include "adam_ema/cuda.h"
 #include "random/cuda.h"
 #include "score_losses/cuda.h"
 
@@ -219,6 +220,44 @@ void bind_score_losses(py::module_& m) {
   });
 }
 
+// `table` has a row of addresses or sizes for each column: see sidfast/ops/adam_ema/_tables.py.
+cuda::AdamColumns adam_columns(uintptr_t table, uintptr_t gradients, int64_t count) {
+  require(count >= 0, "sizes must not be negative");
+  const auto row = [&](int i) { return table + static_cast<uintptr_t>(i * count) * sizeof(int64_t); };
+  return {count,
+          at<const int64_t>(row(0)),
+          at<float* const>(row(1)),
+          at<float* const>(row(2)),
+          at<float* const>(row(3)),
+          at<float* const>(row(4)),
+          at<float* const>(row(5)),
+          at<void* const>(row(6)),
+          at<float* const>(gradients)};
+}
+
+void bind_adam_ema(py::module_& m) {
+  m.attr("adam_piece") = cuda::kAdamPiece;
+  m.def("adam_workspace", cuda::adam_workspace);
+  m.def("adam_ema", [](uintptr_t table, uintptr_t gradients, int64_t count, uintptr_t pieces,
+                       int64_t piece_count, Dtype copy_dtype, double lr, uintptr_t lr_at,
+                       bool lr_wide, double beta1, double beta2, double eps, double weight_decay,
+                       bool decoupled, double average_beta, uintptr_t average_beta_at,
+                       bool average_beta_wide, bool clamp, uintptr_t skipped, uintptr_t workspace,
+                       uintptr_t stream, int device) {
+    require(piece_count >= 0, "sizes must not be negative");
+    const auto columns = adam_columns(table, gradients, count);
+    const auto* owners = at<const int32_t>(pieces);
+    const AdamSettings settings{lr,           beta1,     beta2, eps,       weight_decay,
+                                average_beta, decoupled, clamp, copy_dtype};
+    run(device, [&] {
+      return cuda::adam_ema(columns, {piece_count, owners, owners + piece_count}, settings,
+                            {at<const void>(lr_at), lr_wide},
+                            {at<const void>(average_beta_at), average_beta_wide},
+                            at<int64_t>(skipped), at<float>(workspace), at<void>(stream));
+    });
+  });
+}
+
 // (runtime, driver) as 1000 * major + 10 * minor: the CUDA version linked in, and the newest that the
 // driver serves, which is 0 without a driver.
 py::tuple versions() {
@@ -237,6 +276,7 @@ PYBIND11_MODULE(_cuda, m) {
       .value("float16", Dtype::float16);
   m.attr("architectures") = SIDFAST_CUDA_ARCHITECTURES;
   m.def("versions", versions);
+  bind_adam_ema(m);
   bind_random(m);
   bind_score_losses(m);
 }

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EMULATOR = ROOT / "tests" / "cuda_emulator"
 SOURCES = (
     "csrc/cuda_bindings.cpp",
+    "csrc/adam_ema/cuda.cu",
     "csrc/score_losses/cuda.cu",
     "csrc/random/cuda.cu",
     "tests/cuda_emulator/emulator.cpp",

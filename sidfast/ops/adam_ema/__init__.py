@@ -16,6 +16,8 @@ __all__ = ["BACKENDS", "Operands", "Settings", "Update", "adam_ema"]
 
 BACKENDS = (
     Backend("native", "sidfast.ops.adam_ema._native"),
+    Backend("triton", "sidfast.ops.adam_ema._triton"),
+    Backend("cuda", "sidfast.ops.adam_ema._cuda"),
     Backend("torch", "sidfast.ops.adam_ema._torch"),
     Backend("reference", "sidfast.ops.adam_ema.reference"),
 )
