@@ -20,11 +20,12 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch import Tensor
 
 from sidfast import ops
 from sidfast.base import cuda
 from sidfast.ops import random
-from sidfast.testing.operators import OPERATORS, Inputs, Operator
+from sidfast.testing.operators import OPERATORS, Inputs, Operator, adam_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 1800  # for one tool: it slows kernels down by tens
@@ -83,11 +84,18 @@ def make_calls(device: str, shapes: tuple[tuple[int, ...], ...]) -> int:
                         )
                         results = operator.results(here, "cuda")
                         exact = operator.results(there, "reference")
-                        for a, b in zip(results, exact, strict=True):
-                            torch.testing.assert_close(a.cpu(), b, rtol=2e-2, atol=1e-2)
+                        check(results, exact)
                         made += 1
+        for beta1 in (0.0, 0.9):
+            check(adam_steps(device, "cuda", beta1), adam_steps("cpu", "reference", beta1))
+            made += 1
     assert not library.forgotten(), f"not called: {', '.join(sorted(library.forgotten()))}"
     return made
+
+
+def check(results: list[Tensor], exact: list[Tensor]) -> None:
+    for a, b in zip(results, exact, strict=True):
+        torch.testing.assert_close(a.cpu(), b, rtol=2e-2, atol=1e-2)
 
 
 def main() -> int:

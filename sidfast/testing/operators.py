@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sidfast import ops
 from sidfast.ops import random, score_losses
+from sidfast.optim import AdamEMA
 from sidfast.testing.backends import skip_unless_served
 from sidfast.testing.losses import Preconditioning
 from sidfast.testing.tensors import LAYOUTS
@@ -122,6 +123,28 @@ OPERATORS = {
         ("fake",),
     ),
 }
+
+
+def adam_steps(device: str, backend: str, beta1: float) -> list[Tensor]:
+    """All tensors of an AdamEMA after three steps; the last, with a NaN, changes nothing."""
+    generator = torch.Generator().manual_seed(0)
+
+    def tensors() -> list[Tensor]:
+        shapes = ((33,), (7, 5), (), (3000, 3), (128, 64, 3, 3))
+        return [torch.randn(shape, generator=generator).to(device) for shape in shapes]
+
+    params, ema = [p.requires_grad_() for p in tensors()], tensors()
+    copies = [torch.empty_like(p, dtype=torch.bfloat16) for p in params]
+    optimizer = AdamEMA(params, 1e-3, (beta1, 0.999), ema=ema, copies=copies, backend=backend)
+    for step in range(3):
+        grads = tensors()
+        if step == 2:
+            grads[1].view(-1)[-1] = torch.nan
+        for p, grad in zip(params, grads, strict=True):
+            p.grad = grad
+        optimizer.step(ema_beta=0.9)
+    moments = [value for state in optimizer.state.values() for value in state.values()]
+    return [*(p.detach() for p in params), *ema, *copies, *moments, optimizer.skipped]
 
 
 def served(name: str, backend: str) -> Operator:

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from sidfast.testing.operators import BACKENDS, OPERATORS, Inputs, served
+from sidfast.ops import adam_ema
+from sidfast.optim import AdamEMA
+from sidfast.testing.backends import skip_unless_served
+from sidfast.testing.operators import BACKENDS, OPERATORS, Inputs, adam_steps, served
 
 every_call = pytest.mark.parametrize(
     ("name", "backend"), [(name, backend) for backend in BACKENDS for name in OPERATORS]
@@ -108,3 +111,39 @@ def test_a_call_is_at_most_two_launches(
         forward()
     kernels = [e for e in profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA]
     assert 1 <= len(kernels) <= 2, [kernel.name for kernel in kernels]
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "torch"])
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+def test_the_optimizer_agrees_with_its_definition(backend: str, beta1: float) -> None:
+    skip_unless_served(
+        adam_ema, backend, "adam_ema", *adam_ema.contract.plain_calls("cuda")["adam_ema"]
+    )
+    made, exact = adam_steps("cuda", backend, beta1), adam_steps("cpu", "reference", beta1)
+    for ours, theirs in zip(made, exact, strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs)
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "torch"])
+def test_no_step_of_the_optimizer_waits(backend: str) -> None:
+    skip_unless_served(
+        adam_ema, backend, "adam_ema", *adam_ema.contract.plain_calls("cuda")["adam_ema"]
+    )
+    params = [torch.randn(n, device="cuda", requires_grad=True) for n in (5, 1000, 77_777)]
+    ema = [torch.zeros_like(p) for p in params]
+    optimizer = AdamEMA(params, ema=ema, backend=backend)
+
+    def step() -> None:
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer.step(ema_beta=0.9)
+
+    step()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert optimizer.skipped.item() == 0
