@@ -80,7 +80,7 @@ def parts(rehearse: bool) -> list[Part]:
         *([] if rehearse else [Part("build", 120, {"build": build})]),
         Part("tests", 150, tests),
         script("digits", 60),
-        script("operators", 150),
+        script("operators", 170),
         script("baseline", 120),
     ]
 

@@ -39,6 +39,7 @@ from sidfast.ops.random import reference as random_reference
 from sidfast.ops.score_losses import reference as losses_reference
 from sidfast.optim import AdamEMA
 from sidfast.teachers import digits
+from sidfast.testing.losses import Preconditioning
 
 ALPHA, FLOOR, DATA = 1.2, 1e-5, 0.5
 IMAGE, LATENT = (3, 64, 64), (16, 128, 128)
@@ -160,93 +161,162 @@ def add_noise(
     )
 
 
-def sid_loss(
-    place: Place, mib: int, dtype: torch.dtype, sample: Sequence[int], autograd: bool
+def loss_contest(
+    place: Place,
+    op: str,
+    operands: Sequence[Tensor],
+    traffic: int,
+    ours: Callable[..., Tensor],
+    eager: Callable[..., Tensor],
+    exact: Callable[..., tuple[Tensor, Tensor]],
+    backends: Sequence[str],
+    *,
+    backward: bool = True,
+    budget: float = 4e-7,
 ) -> Contest:
-    sample = place.sample(sample)
-    n = place.batch(mib, 6 * prod(sample) * dtype.itemsize)
-    images, *noise = (place.normal(n, *sample) for _ in range(3))
-    teacher = images + 0.3 * noise[0]
-    near = (images, teacher, teacher + 0.05 * noise[1])
-    operands = [each.to(dtype).requires_grad_() for each in near]
-    plain = [each.detach() for each in operands]
-    scale = 100 / n
-    upstream = torch.full((n,), scale, device=place.device)
+    """A score loss with its gradients, for an upstream gradient that our call is told.
 
-    def ours(name: str) -> Tensors:
-        if autograd:
-            loss = partial(ops.sid_loss, alpha=ALPHA, grad_scale=scale, backend=name)
-            return both_ways(loss, operands, upstream)
-        loss, _, *grads = torch.ops.sidfast._sid_loss_grads(
-            *plain, ALPHA, FLOOR, scale, [True] * 3, name
-        )
-        return [loss, *grads]
-
-    def eager(*operands: Tensor) -> Tensor:
-        return plain_sid_loss(*operands, ALPHA)
-
-    def exact(*operands: Tensor) -> Tensor:
-        return losses_reference.sid_loss(*operands, ALPHA, FLOOR)[0]
-
+    Args:
+        operands: images first; those that want gradients say so.
+        traffic: bytes per element of the images.
+        ours: takes operands, `grad_scale` and `backend`; eager, exact: take operands.
+        backward: False leaves ours out where the forward pass has made the gradients.
+    """
+    images, scale = operands[0], 1 / len(operands[0])
+    upstream = torch.full((len(images),), scale, device=place.device)
     compiled = place.compile(eager)
+
+    def results(name: str) -> Tensors:
+        return both_ways(partial(ours, grad_scale=scale, backend=name), operands, upstream)
+
+    def forward(name: str) -> Tensor:
+        return ours(*operands, grad_scale=scale, backend=name)
+
     return Contest(
-        "sid_loss",
-        "forward+backward" if autograd else "loss and gradients, without autograd",
+        op,
+        "forward+backward" if backward else "forward, which makes the gradients",
         images.shape,
-        dtype,
-        "contiguous",
-        6 * images.numel() * dtype.itemsize,
-        {
-            name: partial(ours, name)
-            for name in serving(score_losses, "sid_loss", *plain, ALPHA, FLOOR)
-        },
+        images.dtype,
+        " ".join(dict.fromkeys(short(each.dtype) for each in operands)),
+        traffic * images.numel(),
+        {name: partial(results if backward else forward, name) for name in backends},
         {
             "eager": lambda: both_ways(eager, operands, upstream),
             "compile": lambda: both_ways(compiled, operands, upstream),
         },
-        lambda: both_ways(exact, wide(operands), upstream),
-        max(4e-7, torch.finfo(dtype).eps),
+        lambda: both_ways(lambda *wide: exact(*wide)[0], wide(operands), upstream),
+        max(budget, *(torch.finfo(each.dtype).eps for each in operands)),
+        results,
     )
 
 
-def dsm_loss(place: Place, mib: int, dtype: torch.dtype) -> Contest:
-    sample = place.sample(IMAGE)
-    n = place.batch(mib, 3 * prod(sample) * dtype.itemsize)
-    images, denoised = (place.normal(n, *sample, dtype=dtype) for _ in range(2))
-    operands, sigma = (images, denoised.requires_grad_()), place.levels(n)
-    column, scale = spread(sigma, images), 1 / n
-    upstream = torch.full((n,), scale, device=place.device)
+def near_images(place: Place, n: int, sample: Sequence[int], *dtypes: torch.dtype) -> Tensors:
+    """Images, a teacher near them and a fake score near the teacher."""
+    images, *noise = (place.normal(n, *sample) for _ in range(3))
+    teacher = images + 0.3 * noise[0]
+    near = (images, teacher, teacher + 0.05 * noise[1])
+    return [each.to(dtype) for each, dtype in zip(near, dtypes, strict=True)]
 
-    def ours(name: str) -> Tensors:
-        def loss(images: Tensor, denoised: Tensor) -> Tensor:
-            return ops.dsm_loss(images, denoised, sigma, DATA, grad_scale=scale, backend=name)
 
-        return both_ways(loss, operands, upstream)
+def sid_loss(
+    place: Place, mib: int, dtype: torch.dtype, sample: Sequence[int], backward: bool
+) -> Contest:
+    sample, traffic = place.sample(sample), 6 * dtype.itemsize
+    n = place.batch(mib, prod(sample) * traffic)
+    operands = near_images(place, n, sample, dtype, dtype, dtype)
+    names = serving(score_losses, "sid_loss", *operands, ALPHA, FLOOR)
+    return loss_contest(
+        place,
+        "sid_loss",
+        [each.requires_grad_() for each in operands],
+        traffic,
+        partial(ops.sid_loss, alpha=ALPHA),
+        partial(plain_sid_loss, alpha=ALPHA),
+        partial(losses_reference.sid_loss, alpha=ALPHA, floor=FLOOR),
+        names,
+        backward=backward,
+    )
 
-    def eager(images: Tensor, denoised: Tensor) -> Tensor:
-        return eager_dsm_loss(images, denoised, column)
 
-    def exact(images: Tensor, denoised: Tensor) -> Tensor:
-        return losses_reference.dsm_loss(images, denoised, sigma, DATA)[0]
+def sid_loss_raw(place: Place, mib: int, dtype: torch.dtype, keyed: bool) -> Contest:
+    """Raw outputs in `dtype`, images in float32; rivals get their noisy images ready-made."""
+    sample, traffic = place.sample(IMAGE), 8 + 4 * dtype.itemsize + (0 if keyed else 4)
+    n = place.batch(mib, prod(sample) * traffic)
+    images, *raws = near_images(place, n, sample, F32, dtype, dtype)
+    sigma, c_skip, c_out = levels = Preconditioning.of(place.levels(n))
+    index, seed = torch.arange(n, device=place.device), torch.tensor(1, device=place.device)
+    noisy = ops.add_noise(images, sigma, seed=seed, index=index)
+    given: dict[str, Any] = {"seed": seed, "index": index} if keyed else {"noisy": noisy}
+    operands = [each.requires_grad_() for each in (images, *raws)]
 
-    compiled = place.compile(eager)
-    return Contest(
+    def ours(*operands: Tensor, **options: Any) -> Tensor:
+        return ops.sid_loss_raw(*operands, *levels, ALPHA, FLOOR, **given, **options)
+
+    def eager(images: Tensor, *raws: Tensor) -> Tensor:
+        # The gradient through the noisy images is theirs where they are made from them.
+        x_t = noisy + (images - images.detach() if keyed else 0)
+        return plain_sid_loss(images, *(levels.denoised(raw, x_t) for raw in raws), ALPHA)
+
+    def exact(*wide: Tensor) -> tuple[Tensor, Tensor]:
+        key = (None, sigma, seed, index, 0) if keyed else (noisy, sigma, None, None, 0)
+        return losses_reference.sid_loss_raw(*wide, *key, c_skip, c_out, ALPHA, FLOOR)
+
+    args = (*(each.detach() for each in operands), None, sigma, seed, index, 0, c_skip, c_out)
+    return loss_contest(
+        place,
+        "sid_loss_raw" + (", noise regenerated" if keyed else ", noisy images given"),
+        operands,
+        traffic,
+        ours,
+        eager,
+        exact,
+        serving(score_losses, "sid_loss_raw", *args, ALPHA, FLOOR),
+        backward=False,
+        budget=1e-5,
+    )
+
+
+def dsm_loss(place: Place, mib: int, dtype: torch.dtype, backward: bool) -> Contest:
+    sample, traffic = place.sample(IMAGE), 3 * dtype.itemsize
+    n = place.batch(mib, prod(sample) * traffic)
+    images, denoised, _ = near_images(place, n, sample, dtype, dtype, dtype)
+    sigma = place.levels(n)
+    names = serving(score_losses, "dsm_loss", images, denoised, sigma, DATA)
+    return loss_contest(
+        place,
         "dsm_loss",
-        "forward+backward",
-        images.shape,
-        dtype,
-        "contiguous",
-        3 * images.numel() * dtype.itemsize,
-        {
-            name: partial(ours, name)
-            for name in serving(score_losses, "dsm_loss", images, denoised.detach(), sigma, DATA)
-        },
-        {
-            "eager": lambda: both_ways(eager, operands, upstream),
-            "compile": lambda: both_ways(compiled, operands, upstream),
-        },
-        lambda: both_ways(exact, wide(operands), upstream),
-        max(4e-7, torch.finfo(dtype).eps),
+        (images, denoised.requires_grad_()),
+        traffic,
+        partial(ops.dsm_loss, sigma=sigma),
+        partial(eager_dsm_loss, sigma=spread(sigma, images)),
+        partial(losses_reference.dsm_loss, sigma=sigma, sigma_data=DATA),
+        names,
+        backward=backward,
+    )
+
+
+def vsd_loss(place: Place, mib: int, dtype: torch.dtype) -> Contest:
+    sample, traffic = place.sample(IMAGE), 4 * dtype.itemsize
+    n = place.batch(mib, prod(sample) * traffic)
+    images, *others = near_images(place, n, sample, dtype, dtype, dtype)
+    names = serving(score_losses, "vsd_loss", images, *others, None, 0.0, 1e-6)
+
+    def eager(images: Tensor, teacher: Tensor, fake: Tensor) -> Tensor:
+        with torch.no_grad():
+            mean = (images - teacher).abs().mean((1, 2, 3), keepdim=True)
+            target = images - (fake - teacher) / (mean + 1e-6)
+        return 0.5 * (images - target).square().sum((1, 2, 3))
+
+    return loss_contest(
+        place,
+        "vsd_loss",
+        (images.requires_grad_(), *others),
+        traffic,
+        ops.vsd_loss,
+        eager,
+        partial(losses_reference.vsd_loss, scale=None, floor=0.0, eps=1e-6),
+        names,
+        backward=False,
     )
 
 
@@ -367,13 +437,17 @@ CONTESTS: tuple[partial[Contest], ...] = (
     partial(add_noise, mib=512, dtype=F32, out=F32, form=PLANAR),
     partial(add_noise, mib=512, dtype=BF16, out=BF16, form=PLANAR),
     partial(add_noise, mib=512, dtype=F32, out=BF16, form=LAST),
-    partial(sid_loss, mib=64, dtype=F32, sample=IMAGE, autograd=True),
-    partial(sid_loss, mib=512, dtype=F32, sample=IMAGE, autograd=True),
-    partial(sid_loss, mib=512, dtype=F32, sample=IMAGE, autograd=False),
-    partial(sid_loss, mib=512, dtype=BF16, sample=IMAGE, autograd=False),
-    partial(sid_loss, mib=512, dtype=F32, sample=LATENT, autograd=False),
-    partial(dsm_loss, mib=64, dtype=F32),
-    partial(dsm_loss, mib=512, dtype=F32),
+    partial(sid_loss, mib=64, dtype=F32, sample=IMAGE, backward=False),
+    partial(sid_loss, mib=512, dtype=F32, sample=IMAGE, backward=False),
+    partial(sid_loss, mib=512, dtype=F32, sample=IMAGE, backward=True),
+    partial(sid_loss, mib=512, dtype=BF16, sample=IMAGE, backward=False),
+    partial(sid_loss, mib=512, dtype=F32, sample=LATENT, backward=False),
+    partial(sid_loss_raw, mib=512, dtype=BF16, keyed=True),
+    partial(sid_loss_raw, mib=512, dtype=BF16, keyed=False),
+    partial(dsm_loss, mib=64, dtype=F32, backward=False),
+    partial(dsm_loss, mib=512, dtype=F32, backward=False),
+    partial(dsm_loss, mib=512, dtype=F32, backward=True),
+    partial(vsd_loss, mib=512, dtype=F32),
     partial(group_norm_silu, mib=512, dtype=F32, form=PLANAR),
     partial(group_norm_silu, mib=512, dtype=BF16, form=LAST),
     partial(adam_ema_step, beta1=0.0),
@@ -400,7 +474,7 @@ def hold(contest: Contest, place: Place) -> dict[str, Any]:
             made = contest.results(name) if contest.results else call()
             errors[name] = worst_error(made, exact)
         except Exception as error:
-            failures[name] = f"{type(error).__name__}: {error}"[:500]
+            failures[name] = f"{type(error).__name__}: {error}"[:200]
             continue
         if errors[name] <= contest.budget:
             calls[name] = call
