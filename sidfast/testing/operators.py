@@ -13,7 +13,6 @@ from sidfast import ops
 from sidfast.ops import random, score_losses
 from sidfast.optim import AdamEMA
 from sidfast.testing.backends import skip_unless_served
-from sidfast.testing.losses import Preconditioning
 from sidfast.testing.tensors import LAYOUTS
 
 BACKENDS = ("triton", "cuda")  # of GPUs
@@ -107,18 +106,19 @@ OPERATORS = {
         lambda i, b: ops.vsd_loss(i.images, i.teacher, i.fake, i.sigma, backend=b),
         ("images",),
     ),
-    # Teacher and fake score stand for raw outputs here; noisy images from the key, then given.
+    # Teacher and fake score stand for raw outputs, sigma for both coefficients; the noisy images
+    # are made from the key, then given.
     "sid_loss_raw": Operator(
         score_losses,
         lambda i, b: ops.sid_loss_raw(
-            i.images, i.teacher, i.fake, *Preconditioning.of(i.sigma), **i.key(b)
+            i.images, i.teacher, i.fake, i.sigma, i.sigma, i.sigma, **i.key(b)
         ),
         ("images", "teacher", "fake"),
     ),
     "dsm_loss_raw": Operator(
         score_losses,
         lambda i, b: ops.dsm_loss_raw(
-            i.images, i.fake, *Preconditioning.of(i.sigma), noisy=i.teacher.detach(), backend=b
+            i.images, i.fake, i.sigma, i.sigma, i.sigma, noisy=i.teacher.detach(), backend=b
         ),
         ("fake",),
     ),
