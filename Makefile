@@ -49,7 +49,7 @@ $(AOT): | $(VENV)/.ready
 		$(subst triton-,triton==,$(notdir $@))
 
 aot: $(VENV)/.ready $(AOT)
-	failed=0; \
+	@failed=0; \
 	for triton in $(AOT); do PYTHONPATH=$$triton $(BIN)/python benchmarks/aot.py || failed=1; done; \
 	$(BIN)/python benchmarks/cuda_resources.py || failed=1; \
 	exit $$failed
