@@ -13,8 +13,20 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sidfast.base.errors import InputError
-from sidfast.ops import add_noise, dropout, dsm_loss, integers, normal, sid_loss, uniform
+from sidfast.base.backends import Backend, choose
+from sidfast.base.errors import BackendError, InputError
+from sidfast.ops import (
+    add_noise,
+    dropout,
+    dsm_loss,
+    dsm_loss_raw,
+    integers,
+    normal,
+    sid_loss,
+    sid_loss_raw,
+    uniform,
+    vsd_loss,
+)
 
 SIGMA, INDEX = torch.rand(2) + 0.1, torch.arange(2)
 KEY: dict[str, Any] = {"seed": 3, "index": INDEX}
@@ -23,6 +35,9 @@ KEY: dict[str, Any] = {"seed": 3, "index": INDEX}
 CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "_sid_loss": lambda x: sid_loss(x, x + 1, x * 2),
     "_dsm_loss": lambda x: dsm_loss(x, x + 1, SIGMA),
+    "_vsd_loss": lambda x: vsd_loss(x, x.detach() + 1, x.detach() * 2),
+    "_sid_loss_raw": lambda x: sid_loss_raw(x, x + 1, x * 2, SIGMA, SIGMA, SIGMA, **KEY),
+    "_dsm_loss_raw": lambda x: dsm_loss_raw(x, x + 1, SIGMA, SIGMA, SIGMA, noisy=x * 2),
     "_add_noise": lambda x: add_noise(x, SIGMA, **KEY),
     "_dropout": lambda x: dropout(x, 0.3, **KEY),
     "normal": lambda x: normal(x.shape, **KEY),
@@ -32,6 +47,9 @@ CALLS: dict[str, Callable[[Tensor], Tensor]] = {
 WITH_GRADIENT = {
     "_sid_loss_grads": CALLS["_sid_loss"],
     "_dsm_loss_grad": CALLS["_dsm_loss"],
+    "_vsd_loss_grad": CALLS["_vsd_loss"],
+    "_sid_loss_raw_grads": CALLS["_sid_loss_raw"],
+    "_dsm_loss_raw_grad": CALLS["_dsm_loss_raw"],
     "_add_noise": CALLS["_add_noise"],
     "_dropout": CALLS["_dropout"],
 }
@@ -98,7 +116,9 @@ def test_a_trace_holds_the_operator(name: str) -> None:
     assert f"sidfast.{name}.default" in make_fx(CALLS[name])(batch()).code
 
 
-@pytest.mark.parametrize("name", ["_sid_loss", "_add_noise", "_dropout"])
+@pytest.mark.parametrize(
+    "name", ["_sid_loss", "_vsd_loss", "_sid_loss_raw", "_add_noise", "_dropout"]
+)
 def test_vmap_without_gradient_is_a_loop(name: str) -> None:
     x = torch.stack([batch(), batch() / 2])
     expected = torch.stack([CALLS[name](each) for each in x])
@@ -164,3 +184,10 @@ def test_the_default_device_does_not_move_results() -> None:
     x = batch()
     with torch.device("meta"):
         assert all(call(x).device.type == "cpu" for call in CALLS.values())
+
+
+def test_a_back_end_without_the_function_says_so() -> None:
+    rows = [Backend("empty", "sidfast.base.errors")]
+    assert rows[0].reasons("sid_loss", batch()) == ["has no sid_loss"]
+    with pytest.raises(BackendError, match="empty: has no sid_loss"):
+        choose("sid_loss", rows, "auto", (batch(),))

@@ -84,13 +84,15 @@ def _sid(
     rows: _Rows, grads: Sequence[Tensor], alpha: float, floor: float, grad_scale: float
 ) -> tuple[Tensor, Tensor]:
     images = rows[0]
-    loss, weight = _per_sample(images)
+    samples = images.shape[0]
+    loss, weight = _VALUES.new_empty(samples), _VALUES.new_empty(samples)
     native.cpu_library().sid_loss(
         images.data_ptr(),
         rows[1].data_ptr(),
         rows[2].data_ptr(),
         native.storage(images.dtype),
-        *_shape(images),
+        samples,
+        images.numel() // (samples or 1),
         alpha,
         floor,
         grad_scale,

@@ -21,7 +21,7 @@ positional arguments are those of the opaque operators, but for the last, `backe
 Batches, which come first, are (B, ...) of one shape with any strides, each of its own floating
 dtype; `sigma`, `c_skip`, `c_out` and `scale` (which may be None) are (B,) float32. Either `noisy`
 is None or the key, `seed`, 0-d int64, and `index`, (B,) int64, whose noise is `add_noise`'s.
-Outputs are made by `per_sample_outputs` and `gradient_like`. `need` is one bool for each batch; a
+Outputs are made by `per_sample_outputs` and `gradients_like`. `need` is one bool for each batch; a
 gradient that is not needed has size 0. Gradients are those of the loss times `grad_scale`. A sample
 is bad if its loss or its weight is not finite: its loss and gradients are zero, its weight is NaN.
 """
@@ -123,10 +123,11 @@ def gradient_like(batch: Tensor, need: bool = True) -> Tensor:
 
 def gradients_like(batches: Sequence[Tensor | None], need: Sequence[bool]) -> list[Tensor]:
     """An empty gradient for each batch; one that was not given, None, needs none."""
-    first = batches[0]
-    assert first is not None
+    first: Any = batches[0]
     return [
-        gradient_like(first, False) if batch is None else gradient_like(batch, wanted)
+        torch.empty_like(batch)
+        if wanted and batch is not None
+        else (first if batch is None else batch).new_empty(0)
         for batch, wanted in zip(batches, need, strict=True)
     ]
 
@@ -150,32 +151,38 @@ def _fakes(loss: Loss) -> tuple[Callable[..., Any], Callable[..., Any]]:
 def _with_autograd(
     loss: Loss, forward: Callable[..., Any], with_gradient: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """The loss as a differentiable function of its schema's arguments, `grad_scale`, `backend`."""
+    """The loss as a differentiable function of its schema's arguments, `grad_scale`, `backend`.
+
+    To autograd, every argument and result has a price. So it sees the batches, up to the last that
+    gets a gradient, and the loss; the whole call goes beside them, and the weight comes back there.
+    """
     where, several = loss.differentiable, loss.several
-    arguments = len(f"{loss.batches}, {loss.constants}".split(", ")) + 2
-    before, after = (None,) * where.start, (None,) * (arguments - where.stop)
+    before = (None,) * where.start
 
     class Differentiable(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
+        def forward(ctx: Any, *inputs: Any) -> Tensor:
+            args, weights = inputs[-1]
             ctx.need = need = ctx.needs_input_grad[where]
             ctx.grad_scale = args[-2]
             chosen = (need,) if several else ()
             value, weight, *grads = with_gradient(*args[:-1], *chosen, args[-1])
             ctx.set_materialize_grads(False)
-            ctx.mark_non_differentiable(weight)
             ctx.save_for_backward(*grads)
-            return value, weight
+            weights.append(weight)
+            return value
 
         @staticmethod
-        def backward(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-            return *before, *_rescaled(ctx, upstream), *after
+        def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+            return *before, *_rescaled(ctx, upstream), None
 
     def kernel(*args: Any) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled():
             for batch in args[where]:
                 if batch is not None and batch.requires_grad:
-                    return Differentiable.apply(*args)
+                    weights: list[Tensor] = []
+                    value = Differentiable.apply(*args[: where.stop], (args, weights))
+                    return value, weights[0]
         return forward(*args[:-2], args[-1])
 
     return kernel

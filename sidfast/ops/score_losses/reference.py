@@ -14,7 +14,9 @@ from torch import Tensor
 
 from sidfast.base.batch import spread
 from sidfast.base.philox import noised
-from sidfast.ops.score_losses.contract import gradient_like, gradients_like, loss_dtype
+from sidfast.ops.score_losses.contract import gradients_like, loss_dtype
+
+_ONE = (True,)
 
 
 def reasons(op: str, *args: object) -> list[str]:
@@ -76,12 +78,12 @@ def dsm_loss(
 
 def dsm_loss_grad(
     images: Tensor, denoised: Tensor, sigma: Tensor, sigma_data: float, grad_scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     x, wide = _widened(images, denoised)
     loss, weight = _dsm(wide - x, sigma, sigma_data)
-    grad = gradient_like(denoised)
-    _fill((grad,), (2 * (wide - x),), weight, grad_scale)
-    return loss, weight, grad
+    grads = gradients_like((denoised,), _ONE)
+    _fill(grads, (2 * (wide - x),), weight, grad_scale)
+    return loss, weight, *grads
 
 
 def dsm_loss_raw(*args: Any) -> tuple[Tensor, Tensor]:
@@ -90,13 +92,14 @@ def dsm_loss_raw(*args: Any) -> tuple[Tensor, Tensor]:
     return _dsm(residual, sigma, sigma_data)
 
 
-def dsm_loss_raw_grad(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+def dsm_loss_raw_grad(*args: Any) -> tuple[Tensor, ...]:
     images, raw, noisy, sigma, *folded, sigma_data, grad_scale = args
     residual, _ = _error_and_difference(images, raw, raw, noisy, sigma, *folded)
     loss, weight = _dsm(residual, sigma, sigma_data)
-    grad, c_out = gradient_like(raw), folded[-1]
-    _fill((grad,), (2 * spread(c_out, residual) * residual,), weight, grad_scale)
-    return loss, weight, grad
+    grads = gradients_like((raw,), _ONE)
+    c_out = spread(folded[-1], residual)
+    _fill(grads, (2 * c_out * residual,), weight, grad_scale)
+    return loss, weight, *grads
 
 
 def vsd_loss(
@@ -123,12 +126,12 @@ def vsd_loss_grad(
     floor: float,
     eps: float,
     grad_scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     loss, weight = vsd_loss(images.detach(), teacher_x0, fake_x0, scale, floor, eps)
     _, teacher, fake = _widened(images, teacher_x0, fake_x0)
-    grad = gradient_like(images)
-    _fill((grad,), (fake - teacher,), weight, grad_scale)
-    return loss, weight, grad
+    grads = gradients_like((images,), _ONE)
+    _fill(grads, (fake - teacher,), weight, grad_scale)
+    return loss, weight, *grads
 
 
 def _widened(*batches: Tensor) -> list[Tensor]:
