@@ -100,25 +100,31 @@ def score_losses_calls() -> Iterator[Call]:
         x, label = on_meta(*shape, dtype=dtype), f"{shape} {name(dtype)}"
         yield "vsd_loss", label, (x, x, x, sigma, 0.0, 1e-6)
         yield "vsd_loss_grad", label, (x, x, x, sigma, 0.0, 1e-6, 1.0)
-    mixed = [((64, 3, 64, 64), dtypes) for dtypes in ((F32, F32), (F32, BF16), (BF16, BF16))]
-    shapes = ((64, 7), (64, 3, 32, 32), (64, 3, 256, 256), (64, 8191), (64, 3, 63, 61))
-    mixed += [(shape, (F32, BF16)) for shape in shapes]
-    sources = ("noise", PLANAR), ("noise", LAST), ("noisy", PLANAR)
-    for (shape, (dtype, raw_dtype)), (source, stored) in itertools.product(mixed, sources):
-        if stored is LAST and len(shape) != 4:
-            continue
+    whole, cut = (64, 3, 64, 64), ((64, 3, 256, 256), (64, 3, 63, 61))
+    noise, last, noisy = ("noise", PLANAR), ("noise", LAST), ("noisy", PLANAR)
+    raw_calls = [
+        *((whole, F32, dtype, source) for dtype in (F32, BF16) for source in (noise, last, noisy)),
+        *((whole, BF16, BF16, source) for source in (noise, last, noisy)),
+        *((shape, F32, BF16, noise) for shape in ((64, 7), (64, 8191))),
+        *((shape, F32, BF16, source) for shape in cut for source in (noise, last)),
+    ]
+    for shape, dtype, raw_dtype, (source, stored) in raw_calls:
         x = on_meta(*shape, dtype=dtype, stored=stored)
         raw = on_meta(*shape, dtype=raw_dtype, stored=stored)
-        noisy, seed = (None, on_meta(dtype=torch.int64)) if source == "noise" else (x, None)
-        folded = (noisy, sigma, seed, None if seed is None else index, 1, sigma, sigma)
+        key = (on_meta(dtype=torch.int64), index) if source == "noise" else (None, None)
+        given = None if source == "noise" else x
+        folded = (given, sigma, *key, 1, sigma, sigma)
         sid, dsm = (x, raw, raw, *folded, 1.2, 1e-5), (x, raw, *folded, 0.5)
         label = f"{shape} {name(dtype)}, {name(raw_dtype)} {name(stored)}, {source}"
-        need = (True, True, True, noisy is not None)
-        yield "sid_loss_raw_grads", f"{label}, all", (*sid, 1.0, need)
-        yield "dsm_loss_raw_grad", label, (*dsm, 1.0)
-        if source == "noise":
+        if (shape, source) == (whole, "noise"):
             yield "sid_loss_raw", label, sid
             yield "dsm_loss_raw", label, dsm
+        yield (
+            "sid_loss_raw_grads",
+            f"{label}, all",
+            (*sid, 1.0, (True, True, True, given is not None)),
+        )
+        yield "dsm_loss_raw_grad", label, (*dsm, 1.0)
 
 
 def adam_ema_calls() -> Iterator[Call]:

@@ -17,8 +17,8 @@ Status sid(const SidArguments&, Dtype, const RowShape&, double* workspace, void*
 Status vsd(const VsdArguments&, Dtype, const RowShape&, double* workspace, void* stream);
 Status dsm(const DsmArguments&, Dtype, const RowShape&, double* workspace, void* stream);
 
-// Images and noisy are float32 or of the raw outputs' type. `channels` are those of samples that are
-// stored as HW,C, else 1: noise is numbered as C,HW.
+// Images and noisy are float32 or of the raw outputs' type; noisy serves where the key's seed is
+// null. `channels` are those of samples that are stored as HW,C, else 1: noise is numbered as C,HW.
 Status sid_raw(const SidArguments&, const RawArguments&, const DeviceKey&, Dtype images,
                Dtype networks, const RowShape&, int64_t channels, double* workspace,
                void* stream);

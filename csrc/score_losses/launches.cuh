@@ -1,5 +1,5 @@
-// Kernels of any loss, and their launches: samples that stay on the chip between their sums and their
-// gradients, and larger ones in two phases.
+// Kernels of any loss, and their launches: samples that stay on the chip between their sums and
+// their gradients, and larger ones in two phases.
 //
 // A loss has enter(), what a thread keeps of a sample, read() of an access, add() to the sums,
 // weigh() of a sample's sums, factors() of its gradients, and write() of an access's gradients.
@@ -13,13 +13,13 @@ namespace sidfast::cuda {
 
 // A block holds a slice of a sample in registers, kAccesses of them a thread.
 inline constexpr int kAccesses = 3;
-inline constexpr int kMostSlice = 12288;    // elements: 3 x 64 x 64
-inline constexpr int kGoodSlice = 3072;     // leaves room for other blocks, whose reads hide its writes
-inline constexpr int kMostCluster = 8;      // blocks, on every device with clusters
+inline constexpr int kMostSlice = 12288;  // elements: 3 x 64 x 64
+inline constexpr int kGoodSlice = 3072;   // leaves room for other blocks, whose reads hide its writes
+inline constexpr int kMostCluster = 8;    // blocks, on every device with clusters
 
 // What does not fit is summed in chunks and read again for the gradients.
 inline constexpr int kChunkThreads = 256;
-inline constexpr int kChunkAccesses = 4;    // that a thread makes in a chunk, unless chunks get too many
+inline constexpr int kChunkAccesses = 4;  // that a thread makes in a chunk, unless chunks get too many
 inline constexpr int64_t kMostChunks = 1024;
 
 template <class Loss>

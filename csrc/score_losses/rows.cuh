@@ -84,8 +84,8 @@ SIDFAST_INLINE bool conclude(const Outcome& outcome, const Sums<double>& sums,
   return good;
 }
 
-// One access of one thread, `kRun` elements from `offset` on in a sample that begins at `row`: all of
-// them or none.
+// One access of one thread, `kRun` elements from `offset` on of the sample that begins at `row`: all
+// of them or none.
 struct WholeRun {
   int64_t row;
   int64_t offset;

@@ -1,5 +1,4 @@
-// What a network's output is compared with its images as: a denoised image, or one that is made of a
-// raw output on the way.
+// What networks put out: denoised images, or raw outputs that are made denoised images on the way.
 #pragma once
 
 #include "base/numbers.cuh"
@@ -47,7 +46,8 @@ struct Denoised {
 // mean twice as many threads, without the registers that noise is made in.
 inline constexpr int kRawRun = 8;
 
-// Networks put out what c_skip x_t + c_out output makes an image; x_t is given, or made again.
+// Networks put out what c_skip x_t + c_out output makes an image; x_t is given, or, where a key is,
+// made again. (An empty tensor of noisy images has no address either.)
 template <class X, class Y>
 struct Raw {
   using Image = X;
@@ -67,7 +67,7 @@ struct Raw {
 
   SIDFAST_INLINE Sample enter(int64_t sample) const {
     Sample own{c_skip[sample], c_out[sample], 0.0f, {}};
-    if (!noisy) {
+    if (key.seed) {
       own.sigma = sigma[sample];
       own.key = sample_key(key, sample);
     }
@@ -79,10 +79,10 @@ struct Raw {
                             float* e) const {
     float x[kRun], x_t[kRun];
     run.template read<kRun>(images, x);
-    if (noisy) {
-      run.template read<kRun>(noisy, x_t);
-    } else {
+    if (key.seed) {
       add_noise(own, run.offset, x, x_t);
+    } else {
+      run.template read<kRun>(noisy, x_t);
     }
 #pragma unroll
     for (int i = 0; i < kRun; ++i) {
@@ -122,7 +122,7 @@ struct Raw {
   SIDFAST_INLINE Factors factors(int64_t sample, double factor, bool good) const {
     const double skip = c_skip[sample], out = c_out[sample];
     // Where x_t is made of the images, it hands its gradient on to them.
-    return {static_cast<float>(factor * (noisy ? -1.0 : skip - 1.0)),
+    return {static_cast<float>(factor * (key.seed ? skip - 1.0 : -1.0)),
             static_cast<float>(factor * out), static_cast<float>(factor * skip), good};
   }
 

@@ -153,7 +153,7 @@ def test_parts_of_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_triton, "_RESIDENT", 64)
     monkeypatch.setattr(_triton, "_PART", 64)
     monkeypatch.setattr(_triton, "_MOST_PARTS", 8)
-    assert _triton._cut(shape[1], 1)[1]["STEPS"] == 2
+    assert _triton._cut(shape[1], "denoised", 1)[1]["STEPS"] == 2
     for ours, exact in zip(losses("triton"), losses("reference"), strict=True):
         assert not ours[1].any() and ours[0].any()
         torch.testing.assert_close(ours, exact, rtol=1e-5, atol=2e-5)

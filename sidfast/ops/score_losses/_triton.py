@@ -127,18 +127,19 @@ def _pair(
     """Loss, weight, and the gradients to images, teacher, fake and noisy."""
     loss, weight = per_sample_outputs(*batches)
     grads = gradients_like(batches, need)
-    rows, channels = _rows(batches, noise=folded is not None and batches[-1] is None)
+    rows, last = _rows(batches)
+    source, folded = _folded(rows[-1], folded)
     made = grads if rows is batches else gradients_like(rows, need)
     wanted = tuple(each if needed else None for each, needed in zip(made, need, strict=True))
-    operands = (*rows[:3], _folded(rows[3], folded), stream)
+    operands = (*rows[:3], folded, stream)
     constants = (None if scale is None else scale.contiguous(), alpha, floor, eps, grad_scale)
     batch, size = _row_shape(loss, batches)
     with torch.cuda.device_of(loss):
         if batch and size <= _resident(size):
-            options = {"KIND": kind, **_whole(size, channels)}
+            options = {"KIND": kind, **_whole(size, source, last)}
             pair_sample[(batch,)](*operands, wanted, loss, weight, *constants, size, **options)
         elif batch:
-            parts, cut = _cut(size, channels)
+            parts, cut = _cut(size, source, last)
             options = {"KIND": kind, **cut}
             sums = loss.new_empty((batch, 2, parts), dtype=torch.float64)
             pair_sums[(batch * parts,)](*operands, sums, alpha, size, parts, **options)
@@ -202,19 +203,20 @@ def _dsm(
     """Loss, weight, and the gradient to the network's output."""
     loss, weight = per_sample_outputs(*batches)
     grads = gradients_like(batches[1:2], (need,))
-    rows, channels = _rows(batches, noise=folded is not None and batches[-1] is None)
+    rows, last = _rows(batches)
+    source, folded = _folded(rows[-1], folded)
     made = grads if rows is batches else gradients_like(rows[1:2], (need,))
     wanted, sigma = made[0] if need else None, sigma.contiguous()
-    operands = (*rows[:2], _folded(rows[2], folded), stream)
+    operands = (*rows[:2], folded, stream)
     batch, size = _row_shape(loss, batches)
     with torch.cuda.device_of(loss):
         if batch and size <= _resident(size):
-            options = _whole(size, channels)
+            options = _whole(size, source, last)
             dsm_sample[(batch,)](
                 *operands, wanted, sigma, loss, weight, sigma_data, grad_scale, size, **options
             )
         elif batch:
-            parts, options = _cut(size, channels)
+            parts, options = _cut(size, source, last)
             sums = loss.new_empty((batch, parts), dtype=torch.float64)
             dsm_sums[(batch * parts,)](
                 *operands,
@@ -234,12 +236,14 @@ def _dsm(
     return loss, weight, *grads
 
 
-def _folded(noisy: Tensor | None, folded: Batches | None) -> Batches | None:
-    """What the kernels need of the preconditioning and of the noise, if there is any."""
+def _folded(
+    noisy: Tensor | None, folded: Batches | None
+) -> tuple[str, tuple[Tensor | None, ...] | None]:
+    """Where the kernels find images, and what they need for it: see `_triton_rows.py`."""
     if folded is None:
-        return None
-    dense = [None if each is None else each.contiguous() for each in folded]
-    return *dense[:2], noisy, *(dense[2:] if noisy is None else (None, None, None))
+        return "denoised", None
+    c_skip, c_out, *key = (None if each is None else each.contiguous() for each in folded)
+    return ("noise", (c_skip, c_out, *key)) if noisy is None else ("noisy", (c_skip, c_out, noisy))
 
 
 def _resident(size: int) -> int:
@@ -247,26 +251,28 @@ def _resident(size: int) -> int:
     return _RESIDENT if size % 16 == 0 else _RESIDENT // 2
 
 
-def _whole(size: int, channels: int) -> dict[str, Any]:
+def _whole(size: int, source: str, last: int) -> dict[str, Any]:
     """Constants for programs of a whole sample each."""
     warps = min(_MOST_WARPS, triton.next_power_of_2(max(1, size // 512)))
-    return _constants(size, channels, warps)
+    return _constants(size, source, last, warps)
 
 
-def _cut(size: int, channels: int) -> tuple[int, dict[str, Any]]:
+def _cut(size: int, source: str, last: int) -> tuple[int, dict[str, Any]]:
     """How many parts a sample has, and constants for programs of a part each."""
     steps = -(-size // (_PART * _MOST_PARTS))
-    options = {"STEPS": steps, "MOST_PARTS": _MOST_PARTS, **_constants(_PART, channels, 8)}
+    options = {"STEPS": steps, "MOST_PARTS": _MOST_PARTS, **_constants(_PART, source, last, 8)}
     return -(-size // (_PART * steps)), options
 
 
-def _constants(size: int, channels: int, warps: int) -> dict[str, Any]:
+def _constants(size: int, source: str, last: int, warps: int) -> dict[str, Any]:
     # Eight elements a thread are the most that one load brings; where each needs a counter of its
     # own for its noise, four leave room for their words.
+    channels = last if source == "noise" else 1
     tile = (256 if channels == 1 else 128) * warps
     block = min(tile, max(_COUNTER, triton.next_power_of_2(size)))
     # Fused only where the source says so: equal bits with and without gradients.
     return {
+        "SOURCE": source,
         "CHANNELS": channels,
         "BLOCK": block,
         "TILES": max(1, -(-size // block)),
@@ -280,17 +286,17 @@ def _row_shape(loss: Tensor, batches: Batches) -> tuple[int, int]:
     return len(loss), math.prod(batches[0].shape[1:])
 
 
-def _rows(batches: Batches, *, noise: bool) -> tuple[Batches, int]:
-    """The batches themselves if every sample of each has its elements in one order, else copies.
+def _rows(batches: Batches) -> tuple[Batches, int]:
+    """The batches themselves if every sample of each has its elements in one order, else copies,
+    and the number of channels that are stored last, else 1.
 
-    Any dense order will do, since sums do not mind; the copies are contiguous. `noise` does mind:
-    for it, the number of channels where they are stored last comes along, else 1.
+    Any dense order will do, since sums do not mind; the copies are contiguous.
     """
     given = [batch for batch in batches if batch is not None]
-    for order in (torch.contiguous_format, torch.channels_last):
-        if all(batch.is_contiguous(memory_format=order) for batch in given):
-            last = noise and order is torch.channels_last
-            return batches, given[0].shape[1] if last else 1
+    if all(batch.is_contiguous() for batch in given):
+        return batches, 1
+    if all(batch.is_contiguous(memory_format=torch.channels_last) for batch in given):
+        return batches, given[0].shape[1]
     return [None if batch is None else batch.contiguous() for batch in batches], 1
 
 

@@ -31,6 +31,7 @@ def dsm_sample(
     sigma_data: tl.float64,
     grad_scale: tl.float64,
     size: tl.int64,
+    SOURCE: tl.constexpr,
     CHANNELS: tl.constexpr,
     BLOCK: tl.constexpr,
     TILES: tl.constexpr,
@@ -39,14 +40,14 @@ def dsm_sample(
     residuals, scores = (), tl.zeros((BLOCK,), tl.float32)
     for tile in tl.static_range(TILES):
         residual = _residual(
-            images, network, folded, stream, sample, tile * BLOCK, size, CHANNELS, BLOCK
+            images, network, folded, stream, sample, tile * BLOCK, size, SOURCE, CHANNELS, BLOCK
         )
         scores += residual * residual
         residuals += (residual,)  # type: ignore[assignment]
     now = _weight(sigma + sample, sigma_data)
     good = conclude(loss + sample, weight + sample, total(scores) * now, now, True, True)
     if grad is not None:
-        factor = _factor(now, grad_scale, folded, sample)
+        factor = _factor(now, grad_scale, folded, sample, SOURCE)
         for tile in tl.static_range(TILES):
             i = tile * BLOCK + tl.arange(0, BLOCK)
             value = tl.where(good, residuals[tile] * factor, 0.0)
@@ -66,6 +67,7 @@ def dsm_sums(
     grad_scale: tl.float64,
     size: tl.int64,
     parts: tl.int32,
+    SOURCE: tl.constexpr,
     CHANNELS: tl.constexpr,
     STEPS: tl.constexpr,
     MOST_PARTS: tl.constexpr,
@@ -74,14 +76,14 @@ def dsm_sums(
 ) -> None:
     # The weight is known beforehand: the gradient is written at once, as if the sample were good.
     sample, part = sample_and_part(tl.program_id(0), parts)
-    factor = _factor(_weight(sigma + sample, sigma_data), grad_scale, folded, sample)
+    factor = _factor(_weight(sigma + sample, sigma_data), grad_scale, folded, sample, SOURCE)
     score = tl.zeros((), tl.float64)
     for step in range(STEPS):
         scores = tl.zeros((BLOCK,), tl.float32)
         for tile in tl.static_range(TILES):
             first = ((part * STEPS + step) * TILES + tile) * BLOCK
             residual = _residual(
-                images, network, folded, stream, sample, first, size, CHANNELS, BLOCK
+                images, network, folded, stream, sample, first, size, SOURCE, CHANNELS, BLOCK
             )
             scores += residual * residual
             if grad is not None:
@@ -101,6 +103,7 @@ def dsm_finish(
     sigma_data: tl.float64,
     size: tl.int64,
     parts: tl.int32,
+    SOURCE: tl.constexpr,
     CHANNELS: tl.constexpr,
     STEPS: tl.constexpr,
     MOST_PARTS: tl.constexpr,
@@ -128,12 +131,13 @@ def _residual(
     sample: tl.tensor,
     first: tl.tensor,
     size: tl.int64,
+    SOURCE: tl.constexpr,
     CHANNELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> tl.tensor:
     i = first + tl.arange(0, BLOCK)
     value = load(network, sample * size + i, i < size)
-    return error_of(images, value, folded, stream, sample, first, size, CHANNELS, BLOCK)
+    return error_of(images, value, folded, stream, sample, first, size, SOURCE, CHANNELS, BLOCK)
 
 
 @triton.jit
@@ -144,6 +148,10 @@ def _weight(sigma: tl.tensor, sigma_data: tl.float64) -> tl.tensor:
 
 @triton.jit
 def _factor(
-    weight: tl.tensor, grad_scale: tl.float64, folded: tl.tuple, sample: tl.tensor
+    weight: tl.tensor,
+    grad_scale: tl.float64,
+    folded: tl.tuple,
+    sample: tl.tensor,
+    SOURCE: tl.constexpr,
 ) -> tl.tensor:
-    return (2 * grad_scale * weight * coefficient(folded, 1, sample)).to(tl.float32)
+    return (2 * grad_scale * weight * coefficient(folded, 1, sample, SOURCE)).to(tl.float32)

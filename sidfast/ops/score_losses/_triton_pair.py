@@ -40,6 +40,7 @@ def pair_sample(
     grad_scale: tl.float64,
     size: tl.int64,
     KIND: tl.constexpr,
+    SOURCE: tl.constexpr,
     CHANNELS: tl.constexpr,
     BLOCK: tl.constexpr,
     TILES: tl.constexpr,
@@ -47,7 +48,7 @@ def pair_sample(
     sample = tl.program_id(0).to(tl.int64)
     batches = (images, teacher, fake)
     errors, differences, error_sum, score = _tiles(
-        batches, folded, stream, sample, 0, size, alpha, KIND, CHANNELS, BLOCK, TILES
+        batches, folded, stream, sample, 0, size, alpha, KIND, SOURCE, CHANNELS, BLOCK, TILES
     )
     sample_weight, good = _conclude(
         loss, weight, scale, floor, eps, error_sum, score, sample, size, True, KIND
@@ -56,7 +57,9 @@ def pair_sample(
     for tile in tl.static_range(TILES):
         error, difference = errors[tile], differences[tile]
         first = tile * BLOCK
-        _gradients(grads, folded, factor, good, error, difference, alpha, sample, first, size)
+        _gradients(
+            grads, folded, factor, good, error, difference, alpha, sample, first, size, SOURCE
+        )
 
 
 @_jit
@@ -71,6 +74,7 @@ def pair_sums(
     size: tl.int64,
     parts: tl.int32,
     KIND: tl.constexpr,
+    SOURCE: tl.constexpr,
     CHANNELS: tl.constexpr,
     STEPS: tl.constexpr,
     MOST_PARTS: tl.constexpr,
@@ -84,7 +88,18 @@ def pair_sums(
     for step in range(STEPS):
         first = (part * STEPS + step) * (TILES * BLOCK)
         _, _, step_error, step_score = _tiles(
-            batches, folded, stream, sample, first, size, alpha, KIND, CHANNELS, BLOCK, TILES
+            batches,
+            folded,
+            stream,
+            sample,
+            first,
+            size,
+            alpha,
+            KIND,
+            SOURCE,
+            CHANNELS,
+            BLOCK,
+            TILES,
         )
         error_sum += step_error
         score += step_score
@@ -111,6 +126,7 @@ def pair_finish(
     size: tl.int64,
     parts: tl.int32,
     KIND: tl.constexpr,
+    SOURCE: tl.constexpr,
     CHANNELS: tl.constexpr,
     STEPS: tl.constexpr,
     MOST_PARTS: tl.constexpr,
@@ -133,8 +149,12 @@ def pair_finish(
         batches = (images, teacher, fake)
         for step in range(STEPS * TILES):
             first = (part * (STEPS * TILES) + step) * BLOCK
-            error, difference = _pair(batches, folded, stream, sample, first, size, CHANNELS, BLOCK)
-            _gradients(grads, folded, factor, good, error, difference, alpha, sample, first, size)
+            error, difference = _pair(
+                batches, folded, stream, sample, first, size, SOURCE, CHANNELS, BLOCK
+            )
+            _gradients(
+                grads, folded, factor, good, error, difference, alpha, sample, first, size, SOURCE
+            )
 
 
 @triton.jit
@@ -147,6 +167,7 @@ def _tiles(
     size: tl.int64,
     alpha: tl.float64,
     KIND: tl.constexpr,
+    SOURCE: tl.constexpr,
     CHANNELS: tl.constexpr,
     BLOCK: tl.constexpr,
     TILES: tl.constexpr,
@@ -156,7 +177,9 @@ def _tiles(
     error_sums, scores = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
     for tile in tl.static_range(TILES):
         start = first + tile * BLOCK
-        error, difference = _pair(batches, folded, stream, sample, start, size, CHANNELS, BLOCK)
+        error, difference = _pair(
+            batches, folded, stream, sample, start, size, SOURCE, CHANNELS, BLOCK
+        )
         error_sums += tl.abs(error)
         scores += _score(error, difference, alpha, KIND)
         errors += (error,)  # type: ignore[assignment]
@@ -172,6 +195,7 @@ def _pair(
     sample: tl.tensor,
     first: tl.tensor,
     size: tl.int64,
+    SOURCE: tl.constexpr,
     CHANNELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor]:
@@ -181,9 +205,9 @@ def _pair(
     at, inside = sample * size + i, i < size
     value = load(teacher, at, inside)
     difference = value - load(fake, at, inside)
-    if folded is not None:
+    if SOURCE != "denoised":
         difference *= tl.load(folded[1] + sample)
-    error = error_of(images, value, folded, stream, sample, first, size, CHANNELS, BLOCK)
+    error = error_of(images, value, folded, stream, sample, first, size, SOURCE, CHANNELS, BLOCK)
     return error, difference
 
 
@@ -192,9 +216,8 @@ def _score(
     error: tl.tensor, difference: tl.tensor, alpha: tl.float64, KIND: tl.constexpr
 ) -> tl.tensor:
     """What a loss adds up."""
-    if KIND == "sid":
-        return difference * (error - single(alpha) * difference)
-    return difference * difference
+    factor = error - single(alpha) * difference if KIND == "sid" else difference
+    return difference * factor
 
 
 @triton.jit
@@ -234,17 +257,18 @@ def _gradients(
     sample: tl.tensor,
     first: tl.tensor,
     size: tl.int64,
+    SOURCE: tl.constexpr,
 ) -> None:
     """Store the gradients that are asked for; 0 for a bad sample."""
     images, teacher, fake, noisy = grads
     i = first + tl.arange(0, difference.shape[0])
     at, inside = sample * size + i, i < size
-    c_skip, c_out = coefficient(folded, 0, sample), coefficient(folded, 1, sample)
+    c_skip = coefficient(folded, 0, sample, SOURCE)
+    c_out = coefficient(folded, 1, sample, SOURCE)
     network_factor = (factor * c_out).to(tl.float32)
     if images is not None:
-        through = -factor
-        if folded is not None and folded[2] is None:  # x_t is made of these images
-            through = factor * (c_skip - 1)
+        # Noisy images that are made of these hand their gradient on to them.
+        through = factor * (c_skip - 1) if SOURCE == "noise" else -factor
         value = difference * through.to(tl.float32)
         tl.store(images + at, tl.where(good, value, 0.0), mask=inside)
     if teacher is not None:

@@ -1,8 +1,8 @@
 """What the Triton kernels of the score losses share: how a sample is read and summed.
 
-Errors and differences are those of denoised images, or, where `folded` is not None, of raw network
-outputs that are preconditioned on the way: it is (c_skip, c_out, noisy, sigma, seed, index), of
-which the last three serve where `noisy` is None.
+SOURCE says what networks put out and what is known of their input: "denoised" images; "noisy", raw
+outputs for noisy images that are given; "noise", raw outputs for images whose noise is made again.
+`folded` is None, (c_skip, c_out, noisy) or (c_skip, c_out, sigma, seed, index) then.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def error_of(
     sample: tl.tensor,
     first: tl.tensor,
     size: tl.int64,
+    SOURCE: tl.constexpr,
     CHANNELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> tl.tensor:
@@ -40,17 +41,18 @@ def error_of(
     i = first + tl.arange(0, BLOCK)
     at, inside = sample * size + i, i < size
     x = load(images, at, inside)
-    if folded is None:
-        return value - x
-    noisy = folded[2]
-    if noisy is None:
-        noise = _noise(folded, stream, sample, first, size, CHANNELS, BLOCK)
-        x_t = tl.fma(tl.load(folded[3] + sample), tl.where(inside, noise, 0.0), x)
+    if SOURCE == "denoised":
+        error = value - x
     else:
-        x_t = load(noisy, at, inside)
-    # c_skip x_t and x nearly cancel at small noise: each product rounds once, after its sum.
-    c_skip, c_out = tl.load(folded[0] + sample), tl.load(folded[1] + sample)
-    return tl.fma(c_out, value, tl.fma(c_skip, x_t, -x))
+        if SOURCE == "noise":
+            noise = _noise(folded, stream, sample, first, size, CHANNELS, BLOCK)
+            x_t = tl.fma(tl.load(folded[2] + sample), tl.where(inside, noise, 0.0), x)
+        else:
+            x_t = load(folded[2], at, inside)
+        # c_skip x_t and x nearly cancel at little noise: each product rounds once, after its sum.
+        c_skip, c_out = tl.load(folded[0] + sample), tl.load(folded[1] + sample)
+        error = tl.fma(c_out, value, tl.fma(c_skip, x_t, -x))
+    return error
 
 
 @triton.jit
@@ -64,25 +66,31 @@ def _noise(
     BLOCK: tl.constexpr,
 ) -> tl.tensor:
     """The images' noise; CHANNELS is 1 where elements are stored in the order of their numbers."""
-    number = tl.load(folded[5] + sample)
+    number = tl.load(folded[4] + sample)
     key = (
-        tl.load(folded[4]),
+        tl.load(folded[3]),
         number.to(tl.uint32),
         (number >> 32).to(tl.uint32),
         stream.to(tl.uint32),
     )
     if CHANNELS == 1:
-        return normals_of_counters(key, first // 4 + tl.arange(0, BLOCK // 4))
-    i = first + tl.arange(0, BLOCK)
-    return normals_of_elements(key, i % CHANNELS * (size // CHANNELS) + i // CHANNELS)
+        noise = normals_of_counters(key, first // 4 + tl.arange(0, BLOCK // 4))
+    else:
+        i = first + tl.arange(0, BLOCK)
+        noise = normals_of_elements(key, i % CHANNELS * (size // CHANNELS) + i // CHANNELS)
+    return noise
 
 
 @triton.jit
-def coefficient(folded: tl.tuple, WHICH: tl.constexpr, sample: tl.tensor) -> tl.tensor:
+def coefficient(
+    folded: tl.tuple, WHICH: tl.constexpr, sample: tl.tensor, SOURCE: tl.constexpr
+) -> tl.tensor:
     """c_skip (0) or c_out (1) in float64; 1 for denoised images."""
-    if folded is None:
-        return tl.full((), 1.0, tl.float64)
-    return tl.load(folded[WHICH] + sample).to(tl.float64)
+    if SOURCE == "denoised":
+        value = tl.full((), 1.0, tl.float64)
+    else:
+        value = tl.load(folded[WHICH] + sample).to(tl.float64)
+    return value
 
 
 @triton.jit
