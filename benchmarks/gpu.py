@@ -48,12 +48,14 @@ class Part:
     Attributes:
         commands: name -> arguments of Python.
         result: JSON that the part writes as it goes; empty if it writes none.
+        threads: of torch on the CPU, in each process; empty for its own choice.
     """
 
     name: str
     seconds: int
     commands: dict[str, list[str]]
     result: str = ""
+    threads: str = ""
 
 
 def parts(rehearse: bool) -> list[Part]:
@@ -79,7 +81,7 @@ def parts(rehearse: bool) -> list[Part]:
     build += [f"--build-temp={ROOT / 'build' / 'native'}"]
     return [
         *([] if rehearse else [Part("build", 120, {"build": build})]),
-        Part("tests", 150, tests),
+        Part("tests", 150, tests, threads="2"),
         script("digits", 60),
         script("operators", 170),
         script("baseline", 120),
@@ -102,6 +104,8 @@ def run(part: Part, seconds: float, env: dict[str, str]) -> dict[str, Any]:
     """Run a part's processes; what became of them, within `seconds`."""
     start = time.monotonic()
     logs = {name: WORK / f"{part.name}-{name}.log" for name in part.commands}
+    if part.threads:
+        env = {**env, "OMP_NUM_THREADS": part.threads}
     running = {}
     for name, arguments in part.commands.items():
         with open(logs[name], "w", encoding="utf-8") as log:

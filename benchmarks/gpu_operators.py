@@ -592,7 +592,8 @@ def line(row: dict[str, Any]) -> str:
     times = ", ".join(
         f"{name} {1e3 * each['median']:.3f}" for name, each in row.get("times", {}).items()
     )
-    return f"{row['op']} {row.get('shape')} {row['dtype']}, ms: {times} {row['failures'] or ''}"
+    what = f"{row['op']} {row.get('shape', '')} {row.get('dtype', '')}"
+    return f"{what}, ms: {times} {row['failures'] or ''}"
 
 
 def healthy(device: torch.device) -> bool:

@@ -92,7 +92,13 @@ def operators(rows: list[dict[str, Any]]) -> str:
     lines: list[list[str]] = []
     for row in rows:
         times = row.get("times", {})
-        start = [row["op"], row.get("mode", ""), shape_of(row), row["dtype"], row.get("layout", "")]
+        start = [
+            row["op"],
+            row.get("mode", ""),
+            shape_of(row),
+            row.get("dtype", ""),
+            row.get("layout", ""),
+        ]
         for name in (*row.get("ours", ()), *(n for n in ("eager", "compile") if n in times)):
             if name not in times:
                 lines.append([*start, name, "–", *["–"] * 7, row["failures"].get(name, "")])

@@ -107,6 +107,31 @@ def test_results_are_named_by_device(gpu: ModuleType, device: str, name: str) ->
     assert gpu.slug(device) == name
 
 
+def test_a_page_is_made_of_whatever_there_is(gpu: ModuleType) -> None:
+    part = {"outcome": "failed", "seconds": 1.0, "unfinished": [], "failed": ["operators"]}
+    timed = {"op": "sid_loss", "mode": "forward", "shape": [4, 3], "dtype": "float32"}
+    timed |= {"layout": "", "bytes": 96, "ours": ["triton", "cuda"], "launches": {"triton": 1}}
+    timed |= {"times": {name: {"median": 1.0, "iqr": 0.1} for name in ("triton", "eager", "copy")}}
+    timed |= {"errors": {"triton": 1e-8, "cuda": 1.0}, "failures": {"cuda": "error 1.00e+00"}}
+    results = {
+        "machine": {"gpu": "NVIDIA H100 80GB HBM3", "torch": "2.11"},
+        "parts": {"operators": part},
+        "operators": {
+            "cuda_library": "CUDA 13.0",
+            "floors": {"copy_GB_per_s": 3000.0, "gemm_TFLOP_per_s": {"fp32": 50.0}},
+            "contests": [timed, {"op": "adam_ema_step", "failures": {"all": "no memory"}}],
+        },
+        "baseline": {
+            "iterations": [{"precision": "fp32", "batch": 256, "failure": "no memory"}],
+            "rounding": [],
+        },
+    }
+    page = gpu.page(results)
+    assert "| error 1.00e+00 |" in page and page.count("no memory") == 2
+    assert "| triton | 1.00 |" in __import__("gpu_report").readme(results)
+    assert gpu.page({"machine": results["machine"], "parts": {}}).startswith("# NVIDIA H100")
+
+
 def test_the_sanitizer_meets_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its calls, on emulated kernels."""
     if cuda_emulator.missing():
