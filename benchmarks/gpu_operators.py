@@ -34,8 +34,8 @@ from torch import Tensor
 from sidfast import ops
 from sidfast.base import cuda
 from sidfast.base.batch import spread
+from sidfast.base.philox import normal64
 from sidfast.ops import adam_ema, group_norm, random, score_losses
-from sidfast.ops.random import reference as random_reference
 from sidfast.ops.score_losses import reference as losses_reference
 from sidfast.optim import AdamEMA
 from sidfast.teachers import digits
@@ -142,7 +142,7 @@ def add_noise(
         return [ops.add_noise(x, sigma, dtype=out, memory_format=form, **key)]
 
     def exact() -> Tensors:
-        noise = random_reference.normal64(seed, index, x.shape, 2)
+        noise = normal64(seed, index, x.shape, 2)
         return [x.double() + spread(sigma, x).double() * noise]
 
     compiled = place.compile(eager)
