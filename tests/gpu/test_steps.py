@@ -32,4 +32,4 @@ def test_a_first_iteration_is_that_of_a_cpu() -> None:
     """The same draws, to rounding; later ones part, as Adam turns rounding into steps."""
     here, there = make("cpu").step(), make("cuda").step()
     for name, value in here.items():
-        assert there[name].item() == pytest.approx(value.item(), rel=1e-3)
+        assert there[name].item() == pytest.approx(value.item(), rel=1e-2)
