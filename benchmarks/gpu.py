@@ -178,7 +178,7 @@ class Report:
 
     def __init__(self, folder: Path, name: str, machine: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / f"{name}.json"
+        self._folder, self._name = folder, name
         self._made: dict[str, Any] = {"machine": machine, "parts": {}}
 
     def add(self, part: Part, record: dict[str, Any]) -> None:
@@ -193,17 +193,16 @@ class Report:
         self.write()
 
     def write(self) -> None:
-        markdown = self._path.with_suffix(".md")
-        self._path.write_text(json.dumps(self._made, indent=1) + "\n", encoding="utf-8")
-        markdown.write_text(page(self._made), encoding="utf-8")
+        text, markdown = json.dumps(self._made, indent=1) + "\n", page(self._made)
         out = os.environ.get("OUT", "")
+        for folder in (self._folder, Path(out)) if os.path.isdir(out) else (self._folder,):
+            (folder / f"{self._name}.json").write_text(text, encoding="utf-8")
+            (folder / f"{self._name}.md").write_text(markdown, encoding="utf-8")
         if os.path.isdir(out):
-            for path in (self._path, markdown):
-                shutil.copy(path, out)
             with open(Path(out) / "gpu.log", "w", encoding="utf-8") as log:
                 for each in sorted(WORK.glob("*.log")):
-                    text = each.read_text(encoding="utf-8", errors="replace")
-                    log.write(f"=== {each.name}\n{text[-500_000:]}\n")
+                    printed = each.read_text(encoding="utf-8", errors="replace")
+                    log.write(f"=== {each.name}\n{printed[-500_000:]}\n")
 
 
 def look(env: dict[str, str], rehearse: bool) -> dict[str, Any]:

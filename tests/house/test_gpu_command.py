@@ -27,10 +27,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 
 
 def test_rehearsal(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--rehearse", "--results", str(tmp_path)]
     done = subprocess.run(
         command,
-        env={**os.environ, "OUT": str(tmp_path)},
+        env={**os.environ, "OUT": str(out)},
         capture_output=True,
         text=True,
         timeout=600,
@@ -42,10 +44,10 @@ def test_rehearsal(tmp_path: Path) -> None:
     assert all(row["times"]["copy"]["median"] > 0 for row in made["operators"]["contests"])
     assert made["digits"]["frechet_end"] < made["digits"]["frechet_start"]
     assert len(made["baseline"]["iterations"]) == 4
-    page = (tmp_path / "rehearsal.md").read_text()
+    page = (out / "rehearsal.md").read_text()
     for title in ("Operators", "What a call costs", "The digits demo", "Baseline"):
         assert f"## {title}" in page
-    assert "=== tests-gpu.log" in (tmp_path / "gpu.log").read_text()
+    assert "=== tests-gpu.log" in (out / "gpu.log").read_text()
 
 
 def test_a_late_process_is_ended_and_a_broken_one_named(gpu: ModuleType) -> None:
