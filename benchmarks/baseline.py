@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from sidfast import DistillConfig, recipes
+from sidfast.base.files import write_whole
 from sidfast.diffusion import uniform_t_sigma
 from sidfast.networks import EDMPrecond
 from sidfast.teachers import digits
@@ -199,7 +200,7 @@ def main() -> None:
     made: dict[str, Any] = {"iterations": [], "rounding": []}
 
     def save() -> None:
-        arguments.out.write_text(json.dumps(made))
+        write_whole(arguments.out, json.dumps(made).encode())
 
     def measure(batch: int, per_round: int, times: int) -> None:
         for name in reversed(PRECISIONS[device.type]):

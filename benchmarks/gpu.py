@@ -193,7 +193,11 @@ class Report:
         self.write()
 
     def write(self) -> None:
-        text, markdown = json.dumps(self._made, indent=1) + "\n", page(self._made)
+        text = json.dumps(self._made, indent=1) + "\n"
+        try:
+            markdown = page(self._made)
+        except Exception as error:  # results of an unforeseen form must not end the run
+            markdown = f"This page could not be made of {self._name}.json: {error!r}\n"
         out = os.environ.get("OUT", "")
         for folder in (self._folder, Path(out)) if os.path.isdir(out) else (self._folder,):
             (folder / f"{self._name}.json").write_text(text, encoding="utf-8")

@@ -21,6 +21,7 @@ from gpu_timing import launches, synchronize, waits
 
 from sidfast import Distiller, recipes
 from sidfast.base.errors import InputError
+from sidfast.base.files import write_whole
 from sidfast.data import digits as training_digits
 from sidfast.evaluate import TeacherSampler, pixel_frechet, pixel_stats
 from sidfast.teachers import digits
@@ -68,10 +69,10 @@ def main() -> None:
         "frechet_end": distance(distiller),
         **{name: value.item() for name, value in metrics.items()},
     }
-    arguments.out.write_text(json.dumps(made))
+    write_whole(arguments.out, json.dumps(made).encode())
     if not rehearsal:
         made |= {"launches": launches(distiller.step), "waits": waits(distiller.step)}
-        arguments.out.write_text(json.dumps(made))
+        write_whole(arguments.out, json.dumps(made).encode())
     print(json.dumps(made, indent=1))
 
 

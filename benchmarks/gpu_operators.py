@@ -34,6 +34,7 @@ from torch import Tensor
 from sidfast import ops
 from sidfast.base import cuda
 from sidfast.base.batch import spread
+from sidfast.base.files import write_whole
 from sidfast.base.philox import normal64
 from sidfast.ops import adam_ema, group_norm, random, score_losses
 from sidfast.ops.score_losses import reference as losses_reference
@@ -565,7 +566,7 @@ def main() -> None:
 
     def save(**more: Any) -> None:
         made.update(more)
-        arguments.out.write_text(json.dumps(made))
+        write_whole(arguments.out, json.dumps(made).encode())
 
     if arguments.resume:
         made = json.loads(arguments.out.read_text())
