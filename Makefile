@@ -9,13 +9,16 @@ TRITON := triton==3.7.1; sys_platform == "linux" and platform_machine == "x86_64
 TORCH := $(if $(shell command -v nvidia-smi),'torch>=2.11','torch==2.13.0' '$(TRITON)')
 SOURCES := $(wildcard cmake/* csrc/*.cpp csrc/*/*.*)
 
-.PHONY: demo test lint bench aot help
+.PHONY: demo test lint bench aot gpu gpu-sanitize help
 
 help:
 	@echo 'make demo    distil the digits teacher and open runs/demo-*/result.png'
 	@echo 'make test    lint, types and the test suite'
 	@echo 'make bench   benchmarks, written to benchmarks/results/cpu.md'
 	@echo 'make aot     compile the GPU kernels without a GPU, see benchmarks/results/resources.md'
+	@echo 'make gpu     prove and measure on an NVIDIA GPU in 8 minutes, with the torch of $(PYTHON);'
+	@echo '             PYTHON=... chooses another; nothing is installed'
+	@echo 'make gpu-sanitize   compute-sanitizer over the CUDA kernels that make gpu built'
 
 $(VENV)/.ready: requirements.txt pyproject.toml setup.py CMakeLists.txt $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -50,3 +53,9 @@ aot: $(VENV)/.ready $(AOT)
 	for triton in $(AOT); do PYTHONPATH=$$triton $(BIN)/python benchmarks/aot.py || failed=1; done; \
 	$(BIN)/python benchmarks/cuda_resources.py || failed=1; \
 	exit $$failed
+
+gpu:
+	$(PYTHON) benchmarks/gpu.py
+
+gpu-sanitize:
+	$(PYTHON) benchmarks/gpu_sanitize.py

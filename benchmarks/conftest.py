@@ -125,7 +125,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: An
     machine_info.clear()
     library = None if native.reasons() else native.cpu_library()
     machine_info.update(
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cores=os.cpu_count(),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
@@ -141,7 +141,8 @@ def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: Any)
         commit_info.pop(name, None)
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """As the system calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

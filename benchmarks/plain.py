@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,20 @@ from sidfast import DistillConfig
 
 
 class PlainDistiller:
-    """The same updates as `sidfast.Distiller`, drawing from torch's global generator."""
+    """The same updates as `sidfast.Distiller`, drawing from torch's global generator.
 
-    def __init__(self, teacher: nn.Module, cfg: DistillConfig) -> None:
-        self.cfg, self.n_img = cfg, 0
+    Args:
+        mark: called with the name of each phase of an iteration when it has ended.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        cfg: DistillConfig,
+        mark: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self.cfg, self.n_img, self.mark = cfg, 0, mark
+        self.images_per_round = cfg.batch_device or cfg.batch
         self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
         self.fake = copy.deepcopy(teacher).train().requires_grad_(True)
         self.generator = copy.deepcopy(teacher).train().requires_grad_(True)
@@ -31,41 +42,20 @@ class PlainDistiller:
 
     def step(self) -> tuple[Tensor, Tensor]:
         """One iteration; the two losses, means per sample."""
-        cfg, net = self.cfg, self.generator
-        shape = (cfg.batch, net.img_channels, net.img_resolution, net.img_resolution)
-        device = next(net.parameters()).device
+        cfg = self.cfg
+        rounds = cfg.batch // self.images_per_round
 
         self.fake.requires_grad_(True)
-        with torch.no_grad():
-            self.generator.eval()
-            images = self.generator(
-                cfg.sigma_init * torch.randn(shape, device=device),
-                torch.full((cfg.batch,), cfg.sigma_init, device=device),
-            )
-        sigma = (torch.randn(cfg.batch, 1, 1, 1, device=device) * cfg.p_std + cfg.p_mean).exp()
-        weight = (sigma**2 + cfg.sigma_data**2) / (sigma * cfg.sigma_data) ** 2
-        denoised = self.fake(images + sigma * torch.randn_like(images), sigma)
-        fake_loss = (weight * (denoised - images) ** 2).sum()
         self.fake_optimizer.zero_grad(set_to_none=True)
-        (fake_loss * (cfg.fake_loss_scale / cfg.batch)).backward()
+        fake_loss = sum(self._fake_round() for _ in range(rounds))
         self._update(self.fake, self.fake_optimizer)
+        self.mark("fake: nan_to_num, Adam")
 
         self.fake.requires_grad_(False).eval()
-        self.generator.train()
-        images = self.generator(
-            cfg.sigma_init * torch.randn(shape, device=device),
-            torch.full((cfg.batch,), cfg.sigma_init, device=device),
-        )
-        t = torch.rand(cfg.batch, 1, 1, 1, device=device) * cfg.t_max / 1000
-        low, high = cfg.sigma_min ** (1 / cfg.rho), cfg.sigma_max ** (1 / cfg.rho)
-        sigma = (high + (1 - t) * (low - high)) ** cfg.rho
-        noisy = images + sigma * torch.randn_like(images)
-        loss = plain_sid_loss(
-            images, self.teacher(noisy, sigma), self.fake(noisy, sigma), cfg.alpha
-        ).sum()
         self.generator_optimizer.zero_grad(set_to_none=True)
-        (loss * (cfg.generator_loss_scale / cfg.batch)).backward()
+        loss = sum(self._generator_round() for _ in range(rounds))
         self._update(self.generator, self.generator_optimizer)
+        self.mark("generator: nan_to_num, Adam")
         self.fake.train()
 
         halflife = min(cfg.ema_halflife_kimg * 1000, (cfg.ema_rampup or 1e9) * self.n_img)
@@ -75,8 +65,62 @@ class PlainDistiller:
                 self.average.parameters(), self.generator.parameters(), strict=True
             ):
                 average.copy_(parameter.lerp(average, beta))
+        self.mark("EMA")
         self.n_img += cfg.batch
-        return fake_loss.detach() / cfg.batch, loss.detach() / cfg.batch
+        return fake_loss / cfg.batch, loss / cfg.batch
+
+    def _fake_round(self) -> Tensor:
+        cfg = self.cfg
+        with torch.no_grad():
+            self.generator.eval()
+            images = self.generate()
+        self.mark("fake: G forward")
+        sigma = (self._normal(len(images), 1, 1, 1) * cfg.p_std + cfg.p_mean).exp()
+        weight = (sigma**2 + cfg.sigma_data**2) / (sigma * cfg.sigma_data) ** 2
+        denoised = self.fake(images + sigma * torch.randn_like(images), sigma)
+        loss = (weight * (denoised - images) ** 2).sum()
+        self._inspect(loss)
+        self.mark("fake: fake forward, loss")
+        (loss * (cfg.fake_loss_scale / cfg.batch)).backward()
+        self.mark("fake: backward")
+        return loss.detach()
+
+    def _generator_round(self) -> Tensor:
+        cfg = self.cfg
+        self.generator.train()
+        images = self.generate()
+        self.mark("generator: G forward")
+        images.register_hook(lambda gradient: self.mark("generator: backward, teacher and fake"))
+        t = torch.rand(len(images), 1, 1, 1, device=images.device) * cfg.t_max / 1000
+        low, high = cfg.sigma_min ** (1 / cfg.rho), cfg.sigma_max ** (1 / cfg.rho)
+        sigma = (high + (1 - t) * (low - high)) ** cfg.rho
+        noisy = images + sigma * torch.randn_like(images)
+        teacher_x0 = self.teacher(noisy, sigma)
+        self.mark("generator: teacher forward")
+        fake_x0 = self.fake(noisy, sigma)
+        self.mark("generator: fake forward")
+        self._inspect(images, teacher_x0, fake_x0)
+        loss = plain_sid_loss(images, teacher_x0, fake_x0, cfg.alpha).sum()
+        self._inspect(loss)
+        self.mark("generator: loss")
+        (loss * (cfg.generator_loss_scale / cfg.batch)).backward()
+        self.mark("generator: backward, G")
+        return loss.detach()
+
+    def generate(self) -> Tensor:
+        """Images of the generator, as many as a round has."""
+        net, n = self.generator, self.images_per_round
+        z = self._normal(n, net.img_channels, net.img_resolution, net.img_resolution)
+        return net(self.cfg.sigma_init * z, self._constant(self.cfg.sigma_init, n))
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=next(self.generator.parameters()).device)
+
+    def _constant(self, value: float, n: int) -> Tensor:
+        return torch.full((n,), value, device=next(self.generator.parameters()).device)
+
+    def _inspect(self, *values: Tensor) -> None:
+        """Where others would look at losses or for NaN."""
 
     def _update(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         for parameter in network.parameters():

@@ -1,6 +1,6 @@
 """Put the measured tables into the README, between their markers.
 
-Usage: python benchmarks/readme.py   (after `make bench` and examples/digits_quality.py)
+Usage: python benchmarks/readme.py   (after `make bench`, `make gpu` or examples/digits_quality.py)
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+
+import gpu_report
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
@@ -39,6 +41,15 @@ def speed() -> str:
     return "\n".join(lines) + f"\n\nMeasured side by side in one run: {machine}.\n"
 
 
+def gpu() -> str:
+    """Each GPU that `make gpu` has run on."""
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    runs = [results for results in found if "gpu" in results.get("machine", ())]
+    if not runs:
+        return "On GPUs: not yet run on one.\n"
+    return "\n".join(f"{run['machine']['gpu']}:\n\n{gpu_report.readme(run)}" for run in runs)
+
+
 def quality() -> str:
     """Means over seeds of the digits runs."""
     from digits_quality import table
@@ -50,7 +61,7 @@ def quality() -> str:
 
 def main() -> None:
     text = README.read_text(encoding="utf-8")
-    for name, made in (("speed", speed()), ("quality", quality())):
+    for name, made in (("speed", speed()), ("gpu", gpu()), ("quality", quality())):
         begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
         before, rest = text.split(begin)
         after = rest.split(end, 1)[1]

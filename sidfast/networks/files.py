@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ from sidfast.networks import build_network, can_rebuild, network_config
 
 METADATA_KEY = "sidfast"
 FORMAT = 1
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "BOOL": torch.bool,
+}
 
 
 def save_network(net: nn.Module, path: str | Path, extra: Mapping[str, Any] | None = None) -> None:
@@ -112,20 +121,36 @@ def _checksum(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> str:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
+    """Tensors and metadata; by hand, so that weights can be read where torch is all there is.
 
+    The format is 8 bytes of header length, a JSON header, and the tensors' bytes.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except SafetensorError as error:
-        raise _damaged(path, f"{error}") from error
+        data = bytearray(path.read_bytes())
     except OSError as error:
         raise InputError(
             expected=f"a network file at {path}",
-            got=error.strerror or "no such file",
+            got=(error.strerror or "unreadable").lower(),
             fix="check the path",
         ) from error
+    try:
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:start])
+        metadata = header.pop("__metadata__", {})
+        body = data[start:]
+        return {name: _stored(body, **entry) for name, entry in header.items()}, metadata
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"unreadable content ({error!r})") from error
+
+
+def _stored(body: bytearray, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
+    start, end = data_offsets
+    kind = _DTYPES[dtype]
+    if not 0 <= start <= end <= len(body) or end - start != prod(shape) * kind.itemsize:
+        raise ValueError(f"{dtype} {shape} at {data_offsets} of {len(body)} bytes")
+    if start == end:
+        return torch.empty(shape, dtype=kind)
+    return torch.frombuffer(body[start:end], dtype=kind).view(shape)
 
 
 def _check_layout(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

@@ -12,6 +12,18 @@ import torch
 
 from sidfast.base import native
 
+# For tests that take a `device`: with what they need and are called.
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
+        ],
+    ),
+]
+
 
 class Place(NamedTuple):
     """Where a call runs; `isa` is an instruction set of the native CPU back end, or empty."""

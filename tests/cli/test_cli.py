@@ -7,10 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
-import yaml
-from PIL import Image
 
 from sidfast.cli import main
+
+yaml = pytest.importorskip("yaml")
+Image = pytest.importorskip("PIL.Image")
 
 SHORT = ["--batch", "16", "--kimg", "0.064", "--set", "evaluations=3", "--set", "eval_samples=200"]
 

@@ -9,7 +9,6 @@ import threading
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 import sidfast
@@ -19,6 +18,8 @@ from sidfast.distillation.checkpoint import checkpoints, load_checkpoint, save_c
 from sidfast.distillation.loop import evaluation_points
 from sidfast.distillation.pictures import GREY, fit_power_law, grid_array
 from sidfast.teachers import as_denoiser
+
+SafetensorError = pytest.importorskip("safetensors").SafetensorError
 
 
 def config(**settings) -> DistillConfig:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from sidfast.base.errors import InputError
+from sidfast.base.precision import full_float32
 from sidfast.networks import DhariwalUNet, EDMPrecond, SongUNet, VEPrecond
 from sidfast.networks.edm.block import UNetBlock
 from sidfast.ops.random import Key
+from sidfast.testing.backends import DEVICES
 from sidfast.testing.goldens import golden, golden_path
 
 SMALL: dict[str, Any] = {
@@ -77,16 +79,22 @@ def inputs(net: EDMPrecond, batch: int = 4) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("name", ["song_uncond", "song_cond", "ncsnpp", "adm_cond"])
 @pytest.mark.parametrize(("precision", "limit"), [("f32", 1e-5), ("f64", 1e-8)])
-def test_published_numbers(name: str, precision: str, limit: float) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_published_numbers(name: str, precision: str, limit: float, device: str) -> None:
+    with full_float32(torch.device(device)):
+        check_published_numbers(name, precision, limit if device == "cpu" else 10 * limit, device)
+
+
+def check_published_numbers(name: str, precision: str, limit: float, device: str) -> None:
     data = golden(f"net_{name}.npz")
     dtype = {"f32": torch.float32, "f64": torch.float64}[precision]
     net = EDMPrecond(**json.loads(str(data["cfg"]))).eval()
     weights = {k[3:]: torch.from_numpy(data[k]) for k in data.files if k.startswith("sd.")}
     net.load_state_dict(weights, strict=True)
-    net.to(dtype)
+    net.to(device, dtype)
 
     def tensor(key: str) -> Tensor | None:
-        return torch.from_numpy(data[key]).to(dtype) if key in data.files else None
+        return torch.from_numpy(data[key]).to(device, dtype) if key in data.files else None
 
     x = tensor("x").requires_grad_()
     augment = tensor("augment_labels") if net.model.augment_dim else None
@@ -94,7 +102,7 @@ def test_published_numbers(name: str, precision: str, limit: float) -> None:
     out.backward(tensor("upstream"))
 
     def relative(ours: Tensor, theirs: np.ndarray) -> float:
-        return np.abs(ours.detach().numpy() - theirs).max() / np.abs(theirs).max()
+        return np.abs(ours.detach().cpu().numpy() - theirs).max() / np.abs(theirs).max()
 
     assert relative(out, data[f"out_{precision}"]) <= limit
     assert relative(x.grad, data[f"gx_{precision}"]) <= limit

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from sidfast.base.errors import InputError
 from sidfast.networks import EDMPrecond, VPPrecond
 from sidfast.networks.files import METADATA_KEY, load_network, save_network
+
+safetensors = pytest.importorskip("safetensors.torch")
 
 
 def small_network(cls: type = EDMPrecond, **changes: object) -> torch.nn.Module:
@@ -76,7 +77,9 @@ def rewrite_header(path: Path, **changes: object) -> None:
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()[METADATA_KEY])
     header.update(changes)
-    save_file(load_file(path), path, metadata={METADATA_KEY: json.dumps(header)})
+    safetensors.save_file(
+        safetensors.load_file(path), path, metadata={METADATA_KEY: json.dumps(header)}
+    )
 
 
 def test_edited_extra_is_noticed(saved: Path) -> None:
@@ -93,7 +96,9 @@ def test_later_format(saved: Path) -> None:
 
 @pytest.mark.parametrize("metadata", [None, {METADATA_KEY: "{"}, {METADATA_KEY: "[]"}])
 def test_foreign_metadata(tmp_path: Path, metadata: dict[str, str] | None) -> None:
-    save_file({"weight": torch.zeros(2)}, tmp_path / "foreign.safetensors", metadata=metadata)
+    safetensors.save_file(
+        {"weight": torch.zeros(2)}, tmp_path / "foreign.safetensors", metadata=metadata
+    )
     with pytest.raises(InputError):
         load_network(tmp_path / "foreign.safetensors")
 

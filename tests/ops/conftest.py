@@ -26,7 +26,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             module, _ = row.loaded
             if row.name == EMULATED.backend and all(hasattr(module, op) for op in ops):
                 each.append(EMULATED)
-        metafunc.parametrize("place", each, indirect=True, ids=str)
+        marked = [
+            pytest.param(place, marks=pytest.mark.gpu if place.device == "cuda" else ())
+            for place in each
+        ]
+        metafunc.parametrize("place", marked, indirect=True, ids=list(map(str, each)))
 
 
 @pytest.fixture

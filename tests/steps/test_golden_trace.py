@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from sidfast.base.precision import full_float32
 from sidfast.networks import EDMPrecond
 from sidfast.optim import AdamEMA, ema_beta
 from sidfast.steps import (
@@ -18,13 +19,14 @@ from sidfast.steps import (
     fake_score_update,
     generator_update,
 )
+from sidfast.testing.backends import DEVICES
 from sidfast.testing.goldens import golden
 
 
 def gradients(network: torch.nn.Module) -> dict[str, np.ndarray]:
     """All gradients; zero where there is none (the authors feed zero augmentation labels)."""
     return {
-        name: np.zeros(parameter.shape) if parameter.grad is None else parameter.grad.numpy()
+        name: np.zeros(parameter.shape) if parameter.grad is None else parameter.grad.cpu().numpy()
         for name, parameter in network.named_parameters()
     }
 
@@ -35,13 +37,20 @@ def relative_l2(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> f
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
-def test_three_iterations_match_the_authors_code() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_three_iterations_match_the_authors_code(device: str) -> None:
+    with full_float32(torch.device(device)):
+        replay(device)
+
+
+def replay(device: str) -> None:
     trace = golden("trace_uncond.npz")
     meta = json.loads(str(trace["meta"]))
     arguments = dict(meta["cfg"])
     teacher = EDMPrecond(**arguments).eval()
     start = {k[3:]: torch.from_numpy(trace[k]) for k in trace.files if k.startswith("sd.")}
     teacher.load_state_dict(start)
+    teacher.to(device)
     networks = Networks.from_teacher(teacher)
     average = copy.deepcopy(networks.generator_view)
     cfg = StepConfig(
@@ -70,7 +79,9 @@ def test_three_iterations_match_the_authors_code() -> None:
 
     def draws(iteration: int, update: str, level: str) -> RecordedDraws:
         prefix = f"noise.it{iteration}.{update}.r0."
-        z, n, eps = (torch.from_numpy(trace[prefix + k]) for k in ("z_unit", level, "eps"))
+        z, n, eps = (
+            torch.from_numpy(trace[prefix + k]).to(device) for k in ("z_unit", level, "eps")
+        )
         return RecordedDraws(z, n, eps)
 
     def recorded(prefix: str) -> dict[str, np.ndarray]:
@@ -107,7 +118,7 @@ def test_three_iterations_match_the_authors_code() -> None:
         final = recorded(f"f32.final.{name}.")
         differences = []
         for key, value in final.items():
-            ours = dict(network.state_dict())[key].numpy()
+            ours = dict(network.state_dict())[key].cpu().numpy()
             difference = np.abs(ours - value).ravel()
             if key.endswith("qkv.bias"):
                 # The true gradient of a key bias is zero: it walks on rounding noise.
