@@ -29,7 +29,7 @@ _BATCHES = {"sid_loss": 3, "sid_loss_raw": 4, "vsd_loss": 3, "dsm_loss": 2, "dsm
 # 16 warps hold e and d of 16384 elements in 64 of the 128 registers that each of their threads can
 # have. Fewer elements take 16 a thread, so that two programs share a multiprocessor and one reads
 # while the other writes. Samples that do not all begin on an address that suits wide loads keep an
-# address and a mask for each element too: half as many elements, a quarter where noise is made again,
+# address and a mask for each element too: half as many elements, a quarter where noise is made too,
 # or registers spill. Where it is made again for channels that are stored last, half as many warps
 # leave each thread twice the registers.
 _RESIDENT = 16384
