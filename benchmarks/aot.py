@@ -107,6 +107,7 @@ def score_losses_calls() -> Iterator[Call]:
         *((whole, BF16, BF16, source) for source in (noise, last, noisy)),
         *((shape, F32, BF16, noise) for shape in ((64, 7), (64, 8191))),
         *((shape, F32, BF16, source) for shape in cut for source in (noise, last)),
+        ((64, 8, 32, 32), F32, BF16, last),
     ]
     for shape, dtype, raw_dtype, (source, stored) in raw_calls:
         x = on_meta(*shape, dtype=dtype, stored=stored)

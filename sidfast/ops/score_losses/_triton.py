@@ -1,8 +1,8 @@
 """The score losses in Triton, float32 inside, sums in float64 beyond a few terms.
 
-A sample of up to 16384 elements, or 8192 if they are no multiple of 16, stays in one program's
-registers between its sums and its gradients: one launch, one read. A larger one is cut into parts:
-a launch for their sums, another that adds those up in their order and looks at the operands again
+A sample of up to 16384 elements (see `_resident` for exceptions) stays in one program's registers
+between its sums and its gradients: one launch, one read. A larger one is cut into parts: a launch
+for their sums, another that adds those up in their order and looks at the operands again
 (`dsm_loss` only where a sample is bad). How a sample is summed depends on its size and layout
 alone, so the bits depend neither on the batch nor on the gradients asked for. The kernels are in
 `_triton_pair.py` and `_triton_dsm.py`.
@@ -29,9 +29,9 @@ _BATCHES = {"sid_loss": 3, "sid_loss_raw": 4, "vsd_loss": 3, "dsm_loss": 2, "dsm
 # 16 warps hold e and d of 16384 elements in 64 of the 128 registers that each of their threads can
 # have. Fewer elements take 16 a thread, so that two programs share a multiprocessor and one reads
 # while the other writes. Samples that do not all begin on an address that suits wide loads keep an
-# address and a mask for each element too: half as many elements, or registers spill. Where noise is
-# made again for either such samples or channels that are stored last, half as many warps leave each
-# thread twice the registers.
+# address and a mask for each element too: half as many elements, a quarter where noise is made too,
+# or registers spill. Where it is made again for channels that are stored last, half as many elements
+# too, and half as many warps, which leaves each thread twice the registers.
 _RESIDENT = 16384
 _MOST_WARPS = 16
 _PART = 4096  # elements that a program looks at together in a larger sample
@@ -251,8 +251,8 @@ def _folded(
 def _resident(size: int, source: str, last: int) -> int:
     """How large a sample of `size` elements may be to stay in registers."""
     if size % 16:
-        return _RESIDENT // 2
-    return _RESIDENT * 3 // 4 if _scattered(source, last) else _RESIDENT
+        return _RESIDENT // (4 if source == "noise" else 2)
+    return _RESIDENT // 2 if _scattered(source, last) else _RESIDENT
 
 
 def _scattered(source: str, last: int) -> bool:
@@ -262,8 +262,7 @@ def _scattered(source: str, last: int) -> bool:
 
 def _whole(size: int, source: str, last: int) -> dict[str, Any]:
     """Constants for programs of a whole sample each."""
-    many = source == "noise" and (last > 1 or size % 16)
-    most = _MOST_WARPS // 2 if many else _MOST_WARPS
+    most = _MOST_WARPS // 2 if _scattered(source, last) else _MOST_WARPS
     warps = min(most, triton.next_power_of_2(max(1, size // 512)))
     return _constants(size, source, last, warps)
 
