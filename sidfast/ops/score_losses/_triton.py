@@ -30,8 +30,8 @@ _BATCHES = {"sid_loss": 3, "sid_loss_raw": 4, "vsd_loss": 3, "dsm_loss": 2, "dsm
 # have. Fewer elements take 16 a thread, so that two programs share a multiprocessor and one reads
 # while the other writes. Samples that do not all begin on an address that suits wide loads keep an
 # address and a mask for each element too: half as many elements, a quarter where noise is made too,
-# or registers spill. Where it is made again for channels that are stored last, half as many elements
-# too, and half as many warps, which leaves each thread twice the registers.
+# or registers spill. Where it is made for channels that are stored last, half as many elements too,
+# and half as many warps, which leaves each thread twice the registers.
 _RESIDENT = 16384
 _MOST_WARPS = 16
 _PART = 4096  # elements that a program looks at together in a larger sample
