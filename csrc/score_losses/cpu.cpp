@@ -122,22 +122,26 @@ Status run(const Loss& loss, const RowShape& shape, int threads) {
   return by_blocks(loss, shape, static_cast<int>(useful));
 }
 
-// then(source) with the raw outputs' source that types and arguments call for.
+// then(source) with the raw outputs' source that types and arguments call for: images of the
+// outputs' type or float32.
 template <class Then>
 Status with_raw_source(const void* images, const void* teacher, const void* fake,
                        const RawArguments& raw, const NoiseKey& key, Dtype dtype, Dtype raw_dtype,
                        const RowShape& shape, const Then& then) {
-  return typed(dtype, [&](auto image) {
-    return typed(raw_dtype, [&](auto output) {
+  return typed(raw_dtype, [&](auto output) -> Status {
+    using R = decltype(output);
+    const auto with_images = [&](auto image) {
       using T = decltype(image);
-      using R = decltype(output);
       const auto source = [&](auto keyed) {
         return then(Raw<T, R, decltype(keyed)::value>{
             raw, key, static_cast<const T*>(images), static_cast<const R*>(teacher),
             static_cast<const R*>(fake), shape.size});
       };
       return raw.noisy ? source(std::false_type{}) : source(std::true_type{});
-    });
+    };
+    if (dtype == raw_dtype) return with_images(output);
+    if (dtype == Dtype::float32) return with_images(0.0f);
+    return {Code::bad_argument, "images must be of the raw outputs' type or float32"};
   });
 }
 

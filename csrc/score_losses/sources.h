@@ -88,7 +88,7 @@ struct Raw {
       } else {
         x_t = read(noisy + i);
       }
-      return fma(c_skip, x_t, fms(c_out, read(teacher + i), image));
+      return fma(c_out, read(teacher + i), fms(c_skip, x_t, image));
     }
     template <class Read>
     SIDFAST_INLINE F difference(const Read& read, int64_t i) const {

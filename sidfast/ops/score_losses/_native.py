@@ -44,6 +44,8 @@ def reasons(op: str, *args: Any) -> list[str]:
                 return found + _explained(batches)
         if dtype not in _STORAGE:
             return found + _explained(batches)
+    if len(_GROUPS[op]) > 1 and args[0].dtype not in (args[1].dtype, torch.float32):
+        found.append(f"needs images of {args[1].dtype}, as the raw outputs, or of float32")
     return found
 
 
