@@ -13,6 +13,7 @@ import argparse
 import json
 import platform
 import statistics
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +93,18 @@ def collect(
 
 def table(records: list[dict[str, Any]]) -> str:
     """Means over the seeds (least to greatest in brackets), a line for each alpha."""
+
+    def counted(seeds: Collection[Any]) -> str:
+        return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+
     rows = []
     for alpha in sorted({record["alpha"] for record in records}):
         runs = [record for record in records if record["alpha"] == alpha]
         rows.append(
-            _row(f"{alpha}, {len(runs)} seeds", [r["report"]["generator"] for r in runs], runs)
+            _row(f"{alpha}, {counted(runs)}", [r["report"]["generator"] for r in runs], runs)
         )
     seeds = {record["seed"]: record["report"]["teacher"] for record in records}
-    rows.append(_row(f"teacher, {len(seeds)} seeds", list(seeds.values()), []))
+    rows.append(_row(f"teacher, {counted(seeds)}", list(seeds.values()), []))
     rows.append(_row("real held-out, 297", [records[0]["report"]["real"]], []))
     lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
