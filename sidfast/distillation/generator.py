@@ -71,15 +71,21 @@ def load_generator(
     Args:
         path: the file `generator.safetensors`, or the run's folder.
         device: where it shall live.
-        network: a module that gets the weights, for a generator whose teacher was not of
-            `sidfast.networks`.
+        network: a module like the teacher, which gets the weights, for a generator whose teacher
+            was not of `sidfast.networks`: `as_denoiser(net, ...)` where that made the teacher.
 
     Raises:
-        InputError: no such file, or not a whole generator file.
+        InputError: no such file, an unfinished run, or not a whole generator file.
     """
     path = Path(path)
     if path.is_dir():
-        path = path / "generator.safetensors"
+        run, path = path, path / "generator.safetensors"
+        if not path.exists() and (run / "config.yaml").exists():
+            raise InputError(
+                expected=f"a finished run at {run}",
+                got="one without generator.safetensors",
+                fix="continue it: sidfast distill with --resume, sidfast.distill with resume=True",
+            )
     network, extra = load_network(path, network)
     if "sigma_init" not in extra:
         raise InputError(

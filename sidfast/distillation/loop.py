@@ -23,6 +23,7 @@ from sidfast.distillation.generator import Generator
 from sidfast.distillation.pictures import save_curves, save_grid
 from sidfast.distillation.progress import Progress
 from sidfast.distillation.run import RunFolder
+from sidfast.teachers import check_teacher
 
 Callback = Callable[[Distiller, dict[str, Any]], None]
 
@@ -56,8 +57,8 @@ def distill(
 ) -> DistillResult:
     """Distil a teacher into a one-step generator (SiD, arXiv 2404.04057), on its own device.
 
-    The run needs no data. Ctrl-C ends it after the iteration under way, with a checkpoint from
-    which `resume=True` continues to the same numbers, bit for bit.
+    The run needs no data. Ctrl-C or SIGTERM ends it after the iteration under way, with a
+    checkpoint from which `resume=True` continues to the same numbers, bit for bit.
 
     Args:
         teacher: a denoiser, see `sidfast.diffusion.Denoiser`.
@@ -74,7 +75,7 @@ def distill(
         KeyboardInterrupt: after the state was saved.
     """
     run = RunFolder(out)
-    quality = _quality_measure(references)
+    quality = _quality_measure(references, teacher)
     if resume:
         recorded, state = run.resume()
         if cfg is not None and cfg != recorded:
@@ -156,9 +157,19 @@ def _due(cfg: DistillConfig, n_img: int) -> bool:
     return n_img // step > (n_img - cfg.batch) // step
 
 
-def _quality_measure(references: Tensor | None) -> Callable[[Tensor], dict[str, float]] | None:
+def _quality_measure(
+    references: Tensor | None, teacher: nn.Module
+) -> Callable[[Tensor], dict[str, float]] | None:
     if references is None:
         return None
+    check_teacher(teacher)
+    side = teacher.img_resolution
+    if references.shape[1:] != (teacher.img_channels, side, side):
+        raise InputError(
+            expected=f"references (N, {teacher.img_channels}, {side}, {side}), as the teacher's",
+            got=tuple(references.shape),
+            fix="pass real images of the teacher's size",
+        )
     from sidfast.evaluate.frechet import pixel_frechet, pixel_stats
 
     stats = pixel_stats(references)
@@ -167,19 +178,24 @@ def _quality_measure(references: Tensor | None) -> Callable[[Tensor], dict[str, 
 
 @contextmanager
 def _stop_request() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a request; a second one ends the program at once."""
+    """Turn the first Ctrl-C or SIGTERM into a request; a second one ends the program at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    previous = signal.getsignal(signal.SIGINT)
+    previous = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for each, handler in previous.items():
+            signal.signal(each, handler)
 
     def request(*_: object) -> None:
         event.set()
-        signal.signal(signal.SIGINT, previous)
+        restore()
 
-    signal.signal(signal.SIGINT, request)
+    for each in previous:
+        signal.signal(each, request)
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, previous)
+        restore()

@@ -42,9 +42,10 @@ def fit_power_law(x: Sequence[float], y: Sequence[float]) -> Fit | None:
 
 
 def grid_array(images: Tensor, columns: int | None = None, gap: int = 1) -> np.ndarray:
-    """Tile images (N, C, H, W) in [-1, 1]: one uint8 array (rows·(H+gap), columns·(W+gap)[, 3]).
+    """Tile images (N, C, H, W) in [-1, 1] among grey lines of `gap` pixels.
 
-    A grey line of `gap` pixels stands right of and below each image.
+    Returns:
+        uint8 array (rows·(H+gap)+gap, columns·(W+gap)+gap[, 3]).
     """
     n, channels, height, width = images.shape
     height, width = height + gap, width + gap
@@ -55,6 +56,7 @@ def grid_array(images: Tensor, columns: int | None = None, gap: int = 1) -> np.n
     canvas[:n, :, : height - gap, : width - gap] = pixels
     canvas = canvas.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
     array = canvas.reshape(rows * height, columns * width, channels).numpy()
+    array = np.pad(array, ((gap, 0), (gap, 0), (0, 0)), constant_values=GREY)
     return array[..., 0] if channels == 1 else array[..., :3]
 
 
@@ -92,8 +94,16 @@ def plot_curve(
     if level is not None:
         axes.axhline(level, color="tab:green", linewidth=1, label="teacher, 35 network calls")
     axes.set(xlabel="images seen", ylabel="Fréchet distance (pixels)")
+    _label_decades(axes)
     axes.legend(frameon=False, fontsize=8)
     return fit
+
+
+def _label_decades(axes: Any) -> None:
+    """Leave the ticks between powers of ten without numbers, which would overlap."""
+    from matplotlib.ticker import NullFormatter
+
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def save_curves(rows: Sequence[dict], path: Path, level: float | None = None) -> None:
@@ -113,7 +123,8 @@ def save_curves(rows: Sequence[dict], path: Path, level: float | None = None) ->
         )
     losses.set_xscale("log")
     losses.set_yscale("symlog")
-    losses.set(xlabel="images seen", ylabel="loss per sample")
+    losses.set(xlabel="images seen", ylabel="loss per sample (linear from -1 to 1)")
+    _label_decades(losses)
     losses.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)
 

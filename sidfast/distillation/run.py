@@ -34,7 +34,7 @@ class RunFolder:
             raise InputError(
                 expected=f"a new run folder at {self.path}",
                 got="the folder of another run",
-                fix="choose another folder, delete this one, or continue it with resume",
+                fix="choose another folder, delete this one, or continue it: --resume, resume=True",
             )
         try:
             self.samples.mkdir(parents=True, exist_ok=True)

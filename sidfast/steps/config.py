@@ -79,5 +79,11 @@ def check_range(name: str, value: float, low: float, high: float, fix: str) -> N
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not low <= value <= high:
         raise InputError(
-            expected=f"{name} to be a number from {low:g} to {high:g}", got=repr(value), fix=fix
+            expected=f"{name} to be a number from {_short(low)} to {_short(high)}",
+            got=repr(value),
+            fix=fix,
         )
+
+
+def _short(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"

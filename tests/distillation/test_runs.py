@@ -17,6 +17,7 @@ from sidfast.base.errors import InputError
 from sidfast.distillation.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from sidfast.distillation.loop import evaluation_points
 from sidfast.distillation.pictures import GREY, fit_power_law, grid_array
+from sidfast.distillation.run import RunFolder
 from sidfast.teachers import as_denoiser
 
 SafetensorError = pytest.importorskip("safetensors").SafetensorError
@@ -70,12 +71,15 @@ def test_run_leaves_what_it_says(make_teacher, tmp_path, references) -> None:
     assert again.record["n_img"] == 24
 
 
-def test_interrupted_and_resumed_is_the_unbroken_run(make_teacher, tmp_path, references) -> None:
+@pytest.mark.parametrize("request_to_stop", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_resumed_is_the_unbroken_run(
+    make_teacher, tmp_path, references, request_to_stop
+) -> None:
     whole = sidfast.distill(make_teacher(), config(), out=tmp_path / "a", references=references)
 
     def interrupt(distiller, row) -> None:
         if row["n_img"] == 8:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), request_to_stop)
 
     assert threading.current_thread() is threading.main_thread()
     with pytest.raises(KeyboardInterrupt, match="state saved"):
@@ -273,8 +277,25 @@ def test_power_law_fit_and_grid() -> None:
     assert grid.shape == (4, 6)
     assert grid[0, 0] == 0 and grid[0, 3] == 128 and grid[2, 0] == 255
     spaced = grid_array(images)
-    assert spaced.shape == (6, 8)
-    assert spaced[0, 0] == 0 and spaced[0, 3] == spaced[2, 0] == GREY and spaced[3, 0] == 255
+    assert spaced.shape == (7, 9)
+    assert (spaced[0] == GREY).all() and (spaced[:, 0] == GREY).all()
+    assert spaced[1, 1] == 0 and spaced[1, 4] == spaced[3, 1] == GREY and spaced[4, 1] == 255
+
+
+def test_references_of_another_size_are_refused_before_anything_is_written(
+    make_teacher, tmp_path
+) -> None:
+    with pytest.raises(InputError, match="references"):
+        sidfast.distill(
+            make_teacher(), config(), out=tmp_path / "x", references=torch.zeros(9, 3, 5, 5)
+        )
+    assert not (tmp_path / "x").exists()
+
+
+def test_unfinished_run_says_so_when_its_generator_is_read(tmp_path) -> None:
+    RunFolder(tmp_path / "x").start(config())
+    with pytest.raises(InputError, match="resume"):
+        sidfast.load_generator(tmp_path / "x")
 
 
 def test_metrics_are_json_lines(make_teacher, tmp_path) -> None:
