@@ -11,9 +11,11 @@
 
 namespace sidfast::cuda {
 
-// A block holds a slice of a sample in registers, kAccesses of them a thread.
-inline constexpr int kAccesses = 3;
+// A block holds a slice of a sample in registers, kHeld elements a thread: with more threads of
+// fewer, registers spill.
+inline constexpr int kHeld = 24;
 inline constexpr int kMostSlice = 12288;  // elements: 3 x 64 x 64
+inline constexpr int kMostThreads = kMostSlice / kHeld;
 inline constexpr int kGoodSlice = 3072;   // leaves room for other blocks, whose reads hide its writes
 inline constexpr int kMostCluster = 8;    // blocks, on every device with clusters
 
@@ -23,7 +25,7 @@ inline constexpr int kChunkAccesses = 4;  // that a thread makes in a chunk, unl
 inline constexpr int64_t kMostChunks = 1024;
 
 template <class Loss>
-inline constexpr int kMostThreads = kMostSlice / (kAccesses * Loss::kRun);
+inline constexpr int kAccesses = kHeld / Loss::kRun;
 
 struct Chunks {
   int64_t count;   // of a sample
@@ -41,7 +43,7 @@ Chunks chunks_of(int64_t size) {
 
 // One cluster of blocks per sample, one read of the inputs.
 template <class Loss>
-__global__ void __launch_bounds__(kMostThreads<Loss>)
+__global__ void __launch_bounds__(kMostThreads)
     on_chip(Loss loss, RowShape shape) {
   __shared__ Sums<float> parts[kMostWarps];
   __shared__ Sums<double> block_total;
@@ -57,12 +59,12 @@ __global__ void __launch_bounds__(kMostThreads<Loss>)
       return WholeRun{sample * shape.size, begin + offset, offset < length};
     };
     const auto own = loss.enter(sample);
-    typename Loss::Held held[kAccesses];
+    typename Loss::Held held[kAccesses<Loss>];
 #pragma unroll
-    for (int i = 0; i < kAccesses; ++i) loss.read(run(i), own, &held[i]);
+    for (int i = 0; i < kAccesses<Loss>; ++i) loss.read(run(i), own, &held[i]);
     Sums<float> sums{0.0f, 0.0f};
 #pragma unroll
-    for (int i = 0; i < kAccesses; ++i) loss.add(held[i], &sums);
+    for (int i = 0; i < kAccesses<Loss>; ++i) loss.add(held[i], &sums);
     Sums<double> total = over_block(sums, parts);
     if (blocks > 1) {
       if (threadIdx.x == 0) block_total = total;
@@ -80,7 +82,7 @@ __global__ void __launch_bounds__(kMostThreads<Loss>)
     __syncthreads();
     const Factors mine = factors;
 #pragma unroll
-    for (int i = 0; i < kAccesses; ++i) loss.write(run(i), held[i], mine);
+    for (int i = 0; i < kAccesses<Loss>; ++i) loss.write(run(i), held[i], mine);
     if (blocks > 1) cluster_sync();  // nobody leaves, or writes block_total, while it is read
   }
 }
@@ -188,7 +190,7 @@ int cluster_of(int64_t size) {
 template <class Loss>
 Extent on_chip_extent(const RowShape& shape, int blocks) {
   const int64_t slice = ceil_div(shape.size, blocks);
-  const int64_t warps = ceil_div(slice, kWarp * kAccesses * Loss::kRun);
+  const int64_t warps = ceil_div(slice, kWarp * kHeld);
   const int64_t clusters = least(shape.samples, kMostBlocks / blocks);
   return {dim3(static_cast<unsigned>(clusters * blocks)),
           dim3(static_cast<unsigned>((warps > 0 ? warps : 1) * kWarp)), blocks};

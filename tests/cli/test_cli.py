@@ -44,7 +44,7 @@ def test_flags_win_over_file_over_recipe(capsys, tmp_path) -> None:
 def test_sample_writes_a_grid_and_an_array(run, tmp_path) -> None:
     assert main(["sample", str(run), "-n", "6", "-o", str(tmp_path / "g.png")]) == 0
     grid = Image.open(tmp_path / "g.png")
-    assert grid.size[0] % 27 == 0 and grid.size[1] * 3 == grid.size[0] * 2
+    assert grid.size[0] % 28 == 0 and grid.size[1] * 28 == grid.size[0] * 19
     assert main(["sample", str(run), "-n", "6", "-o", str(tmp_path / "g.npy")]) == 0
     assert np.load(tmp_path / "g.npy").shape == (6, 1, 8, 8)
 

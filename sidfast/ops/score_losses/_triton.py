@@ -29,9 +29,9 @@ _BATCHES = {"sid_loss": 3, "sid_loss_raw": 4, "vsd_loss": 3, "dsm_loss": 2, "dsm
 # 16 warps hold e and d of 16384 elements in 64 of the 128 registers that each of their threads can
 # have. Fewer elements take 16 a thread, so that two programs share a multiprocessor and one reads
 # while the other writes. Samples that do not all begin on an address that suits wide loads keep an
-# address and a mask for each element too: half as many elements, a quarter where noise is made too,
-# or registers spill. Where it is made for channels that are stored last, half as many elements too,
-# and half as many warps, which leaves each thread twice the registers.
+# address and a mask for each element too: a quarter as many elements, or registers spill. Where
+# noise is made for channels that are stored last, half as many elements and half as many warps,
+# which leaves each thread twice the registers.
 _RESIDENT = 16384
 _MOST_WARPS = 16
 _PART = 4096  # elements that a program looks at together in a larger sample
@@ -251,7 +251,7 @@ def _folded(
 def _resident(size: int, source: str, last: int) -> int:
     """How large a sample of `size` elements may be to stay in registers."""
     if size % 16:
-        return _RESIDENT // (4 if source == "noise" else 2)
+        return _RESIDENT // 4
     return _RESIDENT // 2 if _scattered(source, last) else _RESIDENT
 
 
