@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from sidfast.networks.edm.layers import Linear
 from sidfast.ops.random import Key, uniform
-
-if TYPE_CHECKING:
-    from sidfast.networks.edm.dhariwal import DhariwalUNet
-    from sidfast.networks.edm.song import SongUNet
 
 
 class PositionalEmbedding(nn.Module):
@@ -48,8 +45,18 @@ class FourierEmbedding(nn.Module):
         return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
+class Conditional(Protocol):
+    """What `label_embedding` asks of a U-Net; `map_label` is None without classes."""
+
+    label_dim: int
+    label_dropout: float
+    map_label: Linear | None
+    num_layers: int
+    training: bool
+
+
 def label_embedding(
-    unet: SongUNet | DhariwalUNet,
+    unet: Conditional,
     class_labels: Tensor | None,
     like: Tensor,
     key: Key | None,
