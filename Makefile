@@ -35,7 +35,7 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m pytest benchmarks --benchmark-json=benchmarks/results/cpu.json

@@ -29,6 +29,12 @@ as_usual = pytest.mark.skipif(INTERPRETED, reason="kernels are interpreted")
 # Words are bit-equal to the reference's, so their statistics need no second look, and neither do
 # registration and defaults, which no kernel sees.
 SLOW = "distributions or independence or depend_on_the_threads or opcheck or one_graph or None"
+FILES = [
+    ("random", "triton"),
+    ("adam_ema",),
+    ("score_losses", "score_losses_vsd"),
+    ("score_losses_raw",),
+]
 CHOSEN = f"(cpu-triton or far_elements or several_steps) and not ({SLOW})"
 
 
@@ -48,11 +54,12 @@ def python(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @as_usual
-def test_interpreted_kernels_pass() -> None:
+@pytest.mark.parametrize("files", FILES, ids=" ".join)
+def test_interpreted_kernels_pass(files: tuple[str, ...]) -> None:
     triton_or_skip()
-    done = python(
-        "-m", "pytest", "-p", "no:cacheprovider", "-k", CHOSEN, "tests/ops", TRITON_INTERPRET="1"
-    )
+    paths = [f"tests/ops/test_{file}.py" for file in files]
+    options = ("-p", "no:cacheprovider", "-p", "no:xdist", "-k", CHOSEN)
+    done = python("-m", "pytest", *options, *paths, TRITON_INTERPRET="1")
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout + done.stderr
 
 
