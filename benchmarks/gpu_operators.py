@@ -26,6 +26,7 @@ from bench_adam_ema import BETA2, EMA_BETA, EPS, LR, cifar10
 from bench_add_noise import eager as eager_add_noise
 from bench_dsm_loss import eager as eager_dsm_loss
 from bench_group_norm import eager as eager_group_norm
+from bench_vsd_loss import eager as eager_vsd_loss
 from conftest import worst_error
 from gpu_timing import Call, launches, race, summary, synchronize
 from plain import plain_sid_loss
@@ -302,19 +303,13 @@ def vsd_loss(place: Place, mib: int, dtype: torch.dtype) -> Contest:
     images, *others = near_images(place, n, sample, dtype, dtype, dtype)
     names = serving(score_losses, "vsd_loss", images, *others, None, 0.0, 1e-6)
 
-    def eager(images: Tensor, teacher: Tensor, fake: Tensor) -> Tensor:
-        with torch.no_grad():
-            mean = (images - teacher).abs().mean((1, 2, 3), keepdim=True)
-            target = images - (fake - teacher) / (mean + 1e-6)
-        return 0.5 * (images - target).square().sum((1, 2, 3))
-
     return loss_contest(
         place,
         "vsd_loss",
         (images.requires_grad_(), *others),
         traffic,
         ops.vsd_loss,
-        eager,
+        eager_vsd_loss,
         partial(losses_reference.vsd_loss, scale=None, floor=0.0, eps=1e-6),
         names,
         backward=False,

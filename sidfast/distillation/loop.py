@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from sidfast.base.errors import InputError
 from sidfast.base.version import __version__
+from sidfast.diffusion import Denoiser
 from sidfast.distillation.checkpoint import fingerprint
 from sidfast.distillation.config import DistillConfig
 from sidfast.distillation.distiller import Distiller
@@ -23,7 +24,6 @@ from sidfast.distillation.generator import Generator
 from sidfast.distillation.pictures import save_curves, save_grid
 from sidfast.distillation.progress import Progress
 from sidfast.distillation.run import RunFolder
-from sidfast.teachers import check_teacher
 
 Callback = Callable[[Distiller, dict[str, Any]], None]
 
@@ -75,7 +75,7 @@ def distill(
         KeyboardInterrupt: after the state was saved.
     """
     run = RunFolder(out)
-    quality = _quality_measure(references, teacher)
+    state = None
     if resume:
         recorded, state = run.resume()
         if cfg is not None and cfg != recorded:
@@ -85,7 +85,12 @@ def distill(
                 fix="leave cfg out when resuming, or start a new run in another folder",
             )
         cfg = recorded
-        distiller = Distiller(teacher, cfg)
+    distiller = Distiller(teacher, cfg)
+    cfg = distiller.cfg
+    quality = _quality_measure(references, teacher)
+    if state is None:
+        run.start(cfg)
+    else:
         if state["teacher"] != fingerprint(teacher):
             raise InputError(
                 expected=f"the teacher that the run at {run.path} began with",
@@ -94,10 +99,6 @@ def distill(
             )
         distiller.load_state_dict(state["distiller"])
         run.forget_after(distiller.n_img)
-    else:
-        cfg = cfg or DistillConfig()
-        distiller = Distiller(teacher, cfg)
-        run.start(cfg)
     total = cfg.iterations * cfg.batch
     points = evaluation_points(cfg)
 
@@ -162,11 +163,11 @@ def _quality_measure(
 ) -> Callable[[Tensor], dict[str, float]] | None:
     if references is None:
         return None
-    check_teacher(teacher)
-    side = teacher.img_resolution
-    if references.shape[1:] != (teacher.img_channels, side, side):
+    denoiser = cast(Denoiser, teacher)
+    channels, side = denoiser.img_channels, denoiser.img_resolution
+    if references.shape[1:] != (channels, side, side):
         raise InputError(
-            expected=f"references (N, {teacher.img_channels}, {side}, {side}), as the teacher's",
+            expected=f"references (N, {channels}, {side}, {side}), as the teacher's",
             got=tuple(references.shape),
             fix="pass real images of the teacher's size",
         )

@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 from sidfast.base import cuda
-from sidfast.ops.score_losses.contract import gradients_like, per_sample_outputs
+from sidfast.ops.score_losses.contract import (
+    BATCHES,
+    gradients_like,
+    hand_over,
+    per_sample_outputs,
+    row_shape,
+)
 
 _STORAGE = (torch.float32, torch.bfloat16, torch.float16)
-_BATCHES = {"sid_loss": 3, "sid_loss_raw": 4, "vsd_loss": 3, "dsm_loss": 2, "dsm_loss_raw": 3}
 _ALIGNMENT = 16  # bytes
 
 Batches = Sequence[Tensor | None]
@@ -21,7 +26,7 @@ Batches = Sequence[Tensor | None]
 def reasons(op: str, *args: Any) -> list[str]:
     """Why the CUDA library cannot serve `op(*args)`; empty if it can."""
     name = op.removesuffix("_grads").removesuffix("_grad")
-    batches: Batches = args[: _BATCHES[name]]
+    batches: Batches = args[: BATCHES[op]]
     found = cuda.reasons(*[arg for arg in args if isinstance(arg, Tensor)])
     dtypes = [batch.dtype for batch in batches if batch is not None]
     found += [f"does not compute in {each}" for each in set(dtypes) if each not in _STORAGE]
@@ -236,8 +241,7 @@ class _Call:
         self._grads = gradients_like(batches[differentiable], need)
         rows, same_order, self.channels = _rows(batches)
         self._made = self._grads if same_order else list(map(_in_rows_order, self._grads))
-        samples = images.shape[0]
-        self.shape = samples, images.numel() // max(samples, 1)
+        self.shape = row_shape(images)
         where = cuda.where(images)
         library = cuda.library()
         size = (
@@ -266,9 +270,7 @@ class _Call:
 
     def finish(self) -> tuple[Tensor, ...]:
         """What the operator returns."""
-        if self._made is not self._grads:
-            for source, grad in zip(self._made, self._grads, strict=True):
-                grad.copy_(source)
+        hand_over(self._made, self._grads)
         return *self._outputs, *self._grads
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sidfast.base import native
-from sidfast.ops.score_losses.contract import LOSSES, gradients_like
+from sidfast.ops.score_losses.contract import LOSSES, gradients_like, hand_over, row_shape
 
 _STORAGE = (torch.float32, torch.bfloat16, torch.float16)
 # A new tensor costs less when it is like another one than when its type is spelt out.
@@ -138,7 +138,7 @@ def _sid_raw(
         [0 if each is None else each.data_ptr() for each in constants],
         native.storage(images.dtype),
         native.storage(teacher.dtype),
-        *_shape(images),
+        *row_shape(images),
         seed,
         stream,
         alpha,
@@ -177,7 +177,7 @@ def _dsm(
         denoised.data_ptr(),
         sigma.data_ptr(),
         native.storage(images.dtype),
-        *_shape(images),
+        *row_shape(images),
         sigma_data,
         grad_scale,
         loss.data_ptr(),
@@ -216,7 +216,7 @@ def _dsm_raw(
         [0 if each is None else each.data_ptr() for each in constants],
         native.storage(images.dtype),
         native.storage(raw.dtype),
-        *_shape(images),
+        *row_shape(images),
         seed,
         stream,
         sigma_data,
@@ -272,7 +272,7 @@ def _vsd(
         fake.data_ptr(),
         0 if scale is None else scale.data_ptr(),
         native.storage(images.dtype),
-        *_shape(images),
+        *row_shape(images),
         floor,
         eps,
         grad_scale,
@@ -296,20 +296,13 @@ def _with_gradients(
     grads = gradients_like(batches[differentiable], need)
     made = grads if rows is batches else gradients_like(rows[differentiable], need)
     loss, weight = run(rows, made, *constants)
-    if made is not grads:
-        for target, source in zip(grads, made, strict=True):
-            target.copy_(source)
+    hand_over(made, grads)
     return loss, weight, *grads
 
 
 def _per_sample(images: Tensor) -> tuple[Tensor, Tensor]:
     samples = images.shape[0]
     return _VALUES.new_empty(samples), _VALUES.new_empty(samples)
-
-
-def _shape(images: Tensor) -> tuple[int, int]:
-    samples = images.shape[0]
-    return samples, images.numel() // (samples or 1)
 
 
 def _folded(

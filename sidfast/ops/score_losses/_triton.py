@@ -10,7 +10,6 @@ alone, so the bits depend neither on the batch nor on the gradients asked for. T
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +20,15 @@ from torch import Tensor
 from sidfast.base import triton_support
 from sidfast.ops.score_losses._triton_dsm import dsm_finish, dsm_sample, dsm_sums
 from sidfast.ops.score_losses._triton_pair import pair_finish, pair_sample, pair_sums
-from sidfast.ops.score_losses.contract import gradients_like, per_sample_outputs
+from sidfast.ops.score_losses.contract import (
+    BATCHES,
+    gradients_like,
+    hand_over,
+    per_sample_outputs,
+    row_shape,
+)
 
 _STORAGE = (torch.float32, torch.bfloat16, torch.float16)
-_BATCHES = {"sid_loss": 3, "sid_loss_raw": 4, "vsd_loss": 3, "dsm_loss": 2, "dsm_loss_raw": 3}
 
 # 16 warps hold e and d of 16384 elements in 64 of the 128 registers that each of their threads can
 # have. Fewer elements take 16 a thread, so that two programs share a multiprocessor and one reads
@@ -44,9 +48,8 @@ Batches = Sequence[Tensor | None]
 def reasons(op: str, *args: Any) -> list[str]:
     """Why Triton cannot serve `op(*args)`; empty if it can."""
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
-    batches = args[: _BATCHES[op.removesuffix("_grads").removesuffix("_grad")]]
     found = triton_support.reasons(*tensors)
-    dtypes = {batch.dtype for batch in batches if batch is not None}
+    dtypes = {batch.dtype for batch in args[: BATCHES[op]] if batch is not None}
     return found + [f"does not compute in {each}" for each in dtypes if each not in _STORAGE]
 
 
@@ -135,7 +138,7 @@ def _pair(
     wanted = tuple(each if needed else None for each, needed in zip(made, need, strict=True))
     operands = (*rows[:3], folded, stream)
     constants = (None if scale is None else scale.contiguous(), alpha, floor, eps, grad_scale)
-    batch, size = _row_shape(loss, batches)
+    batch, size = row_shape(rows[0])
     with torch.cuda.device_of(loss):
         if batch and size <= _resident(size, source, last):
             options = {"KIND": kind, **_whole(size, source, last)}
@@ -149,7 +152,7 @@ def _pair(
             pair_finish[(programs,)](
                 *operands, wanted, sums, loss, weight, *constants, size, parts, **options
             )
-    _hand_over(made, grads)
+    hand_over(made, grads)
     return loss, weight, *grads
 
 
@@ -210,7 +213,7 @@ def _dsm(
     made = grads if rows is batches else gradients_like(rows[1:2], (need,))
     wanted, sigma = made[0] if need else None, sigma.contiguous()
     operands = (*rows[:2], folded, stream)
-    batch, size = _row_shape(loss, batches)
+    batch, size = row_shape(rows[0])
     with torch.cuda.device_of(loss):
         if batch and size <= _resident(size, source, last):
             options = _whole(size, source, last)
@@ -234,7 +237,7 @@ def _dsm(
             dsm_finish[(batch * parts if need else batch,)](
                 wanted, sigma, sums, loss, weight, sigma_data, size, parts, **options
             )
-    _hand_over(made, grads)
+    hand_over(made, grads)
     return loss, weight, *grads
 
 
@@ -290,11 +293,6 @@ def _constants(size: int, source: str, last: int, warps: int) -> dict[str, Any]:
     }
 
 
-def _row_shape(loss: Tensor, batches: Batches) -> tuple[int, int]:
-    assert batches[0] is not None
-    return len(loss), math.prod(batches[0].shape[1:])
-
-
 def _rows(batches: Batches) -> tuple[Batches, int]:
     """The batches themselves if every sample of each has its elements in one order, else copies,
     and the number of channels that are stored last, else 1.
@@ -307,9 +305,3 @@ def _rows(batches: Batches) -> tuple[Batches, int]:
     if all(batch.is_contiguous(memory_format=torch.channels_last) for batch in given):
         return batches, given[0].shape[1]
     return [None if batch is None else batch.contiguous() for batch in batches], 1
-
-
-def _hand_over(made: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
-    if made is not grads:
-        for source, grad in zip(made, grads, strict=True):
-            grad.copy_(source)

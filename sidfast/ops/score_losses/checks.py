@@ -6,7 +6,7 @@ from math import inf, isfinite
 
 from torch import Tensor
 
-from sidfast.base.checks import FLOATS, check_device, check_dtype
+from sidfast.base.checks import FLOATS, check_device, check_dtype, per_sample
 from sidfast.base.errors import InputError
 from sidfast.base.key import check_indexed, seed_tensor
 
@@ -45,7 +45,28 @@ def explain(
         )
 
 
-def noise_key(
+def folded(
+    images: Tensor,
+    noisy: Tensor | None,
+    sigma: Tensor,
+    seed: int | Tensor | None,
+    index: Tensor | None,
+    stream: int,
+    c_skip: Tensor,
+    c_out: Tensor,
+) -> tuple[Tensor, Tensor | None, Tensor | None, int, Tensor, Tensor]:
+    """What the operators on raw outputs take after their batches: noise and preconditioning."""
+    return (
+        per_sample("sigma", sigma, "images", images),
+        _noise_key(images, noisy, seed, index, stream),
+        index,
+        stream,
+        per_sample("c_skip", c_skip, "images", images),
+        per_sample("c_out", c_out, "images", images),
+    )
+
+
+def _noise_key(
     images: Tensor,
     noisy: Tensor | None,
     seed: int | Tensor | None,

@@ -100,6 +100,14 @@ LOSSES = (
 )
 
 
+# Operator -> how many of its first arguments are batches.
+BATCHES = {
+    name: loss.batches.count(",") + 1
+    for loss in LOSSES
+    for name in (loss.name, loss.name_with_gradient)
+}
+
+
 def loss_dtype(*batches: Tensor | None) -> torch.dtype:
     """float32, or float64 as soon as one batch is."""
     for batch in batches:
@@ -132,9 +140,23 @@ def gradients_like(batches: Sequence[Tensor | None], need: Sequence[bool]) -> li
     ]
 
 
+def row_shape(batch: Tensor | None) -> tuple[int, int]:
+    """(samples, elements of each) of a batch that was given."""
+    assert batch is not None
+    samples = batch.shape[0]
+    return samples, batch.numel() // (samples or 1)
+
+
+def hand_over(made: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
+    """Copy gradients from where they were made, unless that is where they belong."""
+    if made is not grads:
+        for source, grad in zip(made, grads, strict=True):
+            grad.copy_(source)
+
+
 def _fakes(loss: Loss) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Shape functions of the operator and of the one that makes gradients too."""
-    count = loss.batches.count(",") + 1
+    count = BATCHES[loss.name]
     where, several = loss.differentiable, loss.several
 
     def forward(*args: Any) -> tuple[Tensor, Tensor]:

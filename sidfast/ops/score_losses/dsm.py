@@ -7,7 +7,7 @@ from math import inf, isfinite
 from torch import Tensor
 
 from sidfast.base.checks import per_sample
-from sidfast.ops.score_losses.checks import agree, explain, noise_key
+from sidfast.ops.score_losses.checks import agree, explain, folded
 from sidfast.ops.score_losses.contract import ops
 from sidfast.ops.score_losses.signature import score_loss
 
@@ -90,12 +90,7 @@ def dsm_loss_raw(
         images,
         raw,
         noisy,
-        per_sample("sigma", sigma, "images", images),
-        noise_key(images, noisy, seed, index, stream),
-        index,
-        stream,
-        per_sample("c_skip", c_skip, "images", images),
-        per_sample("c_out", c_out, "images", images),
+        *folded(images, noisy, sigma, seed, index, stream, c_skip, c_out),
         sigma_data,
         grad_scale,
         backend,

@@ -80,9 +80,10 @@ def dsm_loss_grad(
     images: Tensor, denoised: Tensor, sigma: Tensor, sigma_data: float, grad_scale: float
 ) -> tuple[Tensor, ...]:
     x, wide = _widened(images, denoised)
-    loss, weight = _dsm(wide - x, sigma, sigma_data)
+    residual = wide - x
+    loss, weight = _dsm(residual, sigma, sigma_data)
     grads = gradients_like((denoised,), _ONE)
-    _fill(grads, (2 * (wide - x),), weight, grad_scale)
+    _fill(grads, (2 * residual,), weight, grad_scale)
     return loss, weight, *grads
 
 

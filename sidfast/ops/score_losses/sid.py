@@ -6,9 +6,8 @@ from math import inf, isfinite
 
 from torch import Tensor
 
-from sidfast.base.checks import per_sample
 from sidfast.base.errors import InputError
-from sidfast.ops.score_losses.checks import agree, explain, noise_key
+from sidfast.ops.score_losses.checks import agree, explain, folded
 from sidfast.ops.score_losses.contract import ops
 from sidfast.ops.score_losses.signature import score_loss
 
@@ -134,12 +133,7 @@ def sid_loss_raw(
         teacher_raw,
         fake_raw,
         noisy,
-        per_sample("sigma", sigma, "images", images),
-        noise_key(images, noisy, seed, index, stream),
-        index,
-        stream,
-        per_sample("c_skip", c_skip, "images", images),
-        per_sample("c_out", c_out, "images", images),
+        *folded(images, noisy, sigma, seed, index, stream, c_skip, c_out),
         alpha,
         floor,
         grad_scale,
