@@ -39,8 +39,8 @@ def per_sample(name: str, value: Tensor, batch_name: str, batch: Tensor) -> Tens
     size = batch.shape[0]
     if (
         value.dim() == 1
-        and value.shape[0] == size
-        and value.dtype == torch.float32
+        and value.numel() == size
+        and value.dtype is torch.float32
         and value.device == batch.device
     ):
         return value

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch._C import _are_functorch_transforms_active as is_transforming
 from torch._C import _functorch
+from torch._C import _is_tracing as is_tracing
 from torch._ops import OpOverload
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
-from torch.jit import is_tracing
-from torch.overrides import has_torch_function
+from torch.overrides import has_torch_function_unary
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sidfast.base.backends import Backend, choose
@@ -103,6 +103,21 @@ def define_differentiable(
     return call
 
 
+def quick_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """`function.apply`, past the Python in front of it wherever that has nothing to do.
+
+    It is there for torch.func, and costs as much as what follows.
+    """
+    bare = super(torch.autograd.Function, function).apply  # type: ignore[misc]
+
+    def apply(*args: Any) -> Any:
+        if is_compiling() or is_transforming():
+            return function.apply(*args)
+        return bare(*args)
+
+    return apply
+
+
 def refuse_transforms(name: str, args: Sequence[Any]) -> None:
     """Refuse a derivative that the operator's autograd.Function would not give.
 
@@ -140,7 +155,7 @@ def unobserved(args: Sequence[Any]) -> bool:
         not is_compiling()
         and not is_in_torch_dispatch_mode()
         and _PLAIN.issuperset(map(type, args))
-        and not has_torch_function(args[:1])
+        and not has_torch_function_unary(args[0])
         and not is_tracing()
     )
 

@@ -26,7 +26,12 @@ import torch
 from torch import Tensor
 
 from sidfast.base.backends import Backend, choose
-from sidfast.base.contract import define_differentiable, define_opaque, refuse_transforms
+from sidfast.base.contract import (
+    define_differentiable,
+    define_opaque,
+    quick_apply,
+    refuse_transforms,
+)
 from sidfast.base.errors import InputError
 from sidfast.ops.group_norm import reference
 
@@ -115,6 +120,9 @@ class _GroupNormSiLU(torch.autograd.Function):
         return grads[0], None, grads[1], grads[2], None, *grads[3:], None, None
 
 
+_apply = quick_apply(_GroupNormSiLU)
+
+
 def register(backends: Sequence[Backend]) -> None:
     """Define the room's operators, served by `backends`."""
     opaque = [row for row in backends if row.name != "reference"]
@@ -137,7 +145,7 @@ def register(backends: Sequence[Backend]) -> None:
             return reference.group_norm_silu(*operands)
         refuse_transforms("group_norm_silu", args)
         if torch.is_grad_enabled():
-            return _GroupNormSiLU.apply(*args)
+            return _apply(*args)
         return ops._group_norm_silu(*args)[0]
 
     ops.group_norm_silu = define_differentiable(

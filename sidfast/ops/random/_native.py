@@ -12,24 +12,28 @@ from sidfast.base import native
 from sidfast.ops.random.contract import noise_like
 
 _OUTPUT_DTYPE = {"normal": 4, "uniform": 4, "add_noise": 6}  # position of dtype in the schema
-_TENSORS_WITHIN = {"normal": 2, "uniform": 2, "integers": 2, "add_noise": 5, "dropout": 4}
 _STORAGE = (torch.float32, torch.bfloat16, torch.float16)
+_ALLOWED = {
+    "normal": _STORAGE,
+    "uniform": (torch.float32,),
+    "integers": (),
+    "add_noise": _STORAGE,
+    "dropout": _STORAGE,
+}
 
 
 def reasons(op: str, *args: Any) -> list[str]:
     """Why the native library cannot serve `op(*args)`; empty if it can."""
-    found = native.reasons()
-    for arg in args[: _TENSORS_WITHIN[op]]:
-        if isinstance(arg, Tensor) and not arg.is_cpu:
-            found.append("serves CPU tensors only")
-            break
-    allowed = (torch.float32,) if op == "uniform" else _STORAGE
-    dtypes = [args[0].dtype] if op in ("add_noise", "dropout") else []
-    if op in _OUTPUT_DTYPE and args[_OUTPUT_DTYPE[op]] not in dtypes:
-        dtypes.append(args[_OUTPUT_DTYPE[op]])
-    for dtype in dtypes:
-        if dtype not in allowed:
-            found.append(f"does not compute in {dtype}")
+    found, first = native.reasons(), args[0]
+    if not first.is_cpu:  # the others are on its device
+        found.append("serves CPU tensors only")
+    allowed = _ALLOWED[op]
+    if allowed:
+        out = args[_OUTPUT_DTYPE[op]] if op in _OUTPUT_DTYPE else first.dtype
+        if out not in allowed:
+            found.append(f"does not compute in {out}")
+        if op == "add_noise" and first.dtype is not out and first.dtype not in allowed:
+            found.append(f"does not compute in {first.dtype}")
     if op == "dropout" and round(args[1] * 2**32) >= 2**32:
         found.append("p rounds to 1")
     return found

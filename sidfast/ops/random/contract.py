@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sidfast.base.backends import Backend
 from sidfast.base.batch import spread
-from sidfast.base.contract import define_differentiable, define_opaque
+from sidfast.base.contract import define_differentiable, define_opaque, quick_apply
 
 ops = SimpleNamespace()  # the room's operators by name, once registered
 
@@ -93,16 +93,20 @@ class _Dropout(torch.autograd.Function):
         return _dropout(grad, p, *ctx.saved_tensors, stream, backend), *[None] * 5
 
 
-def _add_noise(x: Tensor, *args: Any) -> Tensor:
-    if x.requires_grad and torch.is_grad_enabled():
-        return _AddNoise.apply(x, *args)
-    return ops._add_noise(x, *args)
+_apply_add_noise = quick_apply(_AddNoise)
+_apply_dropout = quick_apply(_Dropout)
 
 
-def _dropout(x: Tensor, *args: Any) -> Tensor:
-    if x.requires_grad and torch.is_grad_enabled():
-        return _Dropout.apply(x, *args)
-    return ops._dropout(x, *args)
+def _add_noise(*args: Any) -> Tensor:
+    if args[0].requires_grad and torch.is_grad_enabled():
+        return _apply_add_noise(*args)
+    return ops._add_noise(*args)
+
+
+def _dropout(*args: Any) -> Tensor:
+    if args[0].requires_grad and torch.is_grad_enabled():
+        return _apply_dropout(*args)
+    return ops._dropout(*args)
 
 
 def register(backends: Sequence[Backend]) -> None:

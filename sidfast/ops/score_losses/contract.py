@@ -38,7 +38,7 @@ from torch import Tensor
 
 from sidfast.base.backends import Backend
 from sidfast.base.batch import spread
-from sidfast.base.contract import define_differentiable, define_opaque, unobserved
+from sidfast.base.contract import define_differentiable, define_opaque, quick_apply, unobserved
 from sidfast.base.errors import InputError
 
 ops = SimpleNamespace()  # the room's operators by name, once registered
@@ -198,12 +198,14 @@ def _with_autograd(
         def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
             return *before, *_rescaled(ctx, upstream), None
 
+    apply = quick_apply(Differentiable)
+
     def kernel(*args: Any) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled():
             for batch in args[where]:
                 if batch is not None and batch.requires_grad:
                     weights: list[Tensor] = []
-                    value = Differentiable.apply(*args[: where.stop], (args, weights))
+                    value = apply(*args[: where.stop], (args, weights))
                     return value, weights[0]
         return forward(*args[:-2], args[-1])
 
