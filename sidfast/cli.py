@@ -212,7 +212,7 @@ def _report(
 
     from rich.console import Console
 
-    from sidfast.distillation.pictures import save_curves, save_summary
+    from sidfast.distillation.pictures import ROWS, grid_layout, save_curves, save_summary
     from sidfast.distillation.run import RunFolder
     from sidfast.evaluate import TeacherSampler, evaluate
 
@@ -226,8 +226,9 @@ def _report(
     level = report.teacher.frechet_pixels
     if rows:
         save_curves(rows, folder / "curves.png", level)
-    pictures = generator.sample(64, seed=seed), slow.sample(64, seed=seed)
-    fit = save_summary(*pictures, rows, folder / "result.png", level)
+    columns, labels = grid_layout(teacher.label_dim)
+    made, taught = (each.sample(ROWS * columns, seed, labels) for each in (generator, slow))
+    fit = save_summary(made, taught, columns, rows, folder / "result.png", level)
     if fit is not None:
         print(f"log10 Fréchet distance against log10 images: {fit}")
     print(f"picture: {folder / 'result.png'}")

@@ -21,13 +21,11 @@ from sidfast.distillation.checkpoint import fingerprint
 from sidfast.distillation.config import DistillConfig
 from sidfast.distillation.distiller import Distiller
 from sidfast.distillation.generator import Generator
-from sidfast.distillation.pictures import save_curves, save_grid
+from sidfast.distillation.pictures import ROWS, grid_layout, save_curves, save_grid
 from sidfast.distillation.progress import Progress
 from sidfast.distillation.run import RunFolder
 
 Callback = Callable[[Distiller, dict[str, Any]], None]
-
-GRID_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -101,6 +99,7 @@ def distill(
         run.forget_after(distiller.n_img)
     total = cfg.iterations * cfg.batch
     points = evaluation_points(cfg)
+    columns, labels = grid_layout(cast(Denoiser, teacher).label_dim)
 
     def save() -> None:
         state = {"teacher": fingerprint(teacher), "distiller": distiller.state_dict()}
@@ -117,7 +116,8 @@ def distill(
                 row |= {name: value.item() for name, value in metrics.items()}
                 row["images_per_second"] = (n_img - first) / (time.monotonic() - began)
                 if look:
-                    save_grid(distiller.sample(GRID_IMAGES), run.samples / f"{n_img:012d}.png")
+                    images = distiller.sample(ROWS * columns, labels=labels)
+                    save_grid(images, run.samples / f"{n_img:012d}.png", columns)
                     row |= quality(distiller.sample(cfg.eval_samples)) if quality else {}
                 run.write_row(row)
                 progress.show(n_img, row)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 GREY = 90
+ROWS, MOST_CLASSES = 8, 10
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,18 @@ def grid_array(images: Tensor, columns: int | None = None, gap: int = 1) -> np.n
     array = canvas.reshape(rows * height, columns * width, channels).numpy()
     array = np.pad(array, ((gap, 0), (gap, 0), (0, 0)), constant_values=GREY)
     return array[..., 0] if channels == 1 else array[..., :3]
+
+
+def grid_layout(label_dim: int) -> tuple[int, Tensor | None]:
+    """How a run shows its samples: the number of columns, and a class for each of 8 rows of them.
+
+    A column holds one class, of many classes ten evenly spaced ones; without classes there are
+    eight columns and no labels.
+    """
+    if not label_dim:
+        return ROWS, None
+    columns = min(label_dim, MOST_CLASSES)
+    return columns, torch.linspace(0, label_dim - 1, columns).round().long().repeat(ROWS)
 
 
 def save_grid(images: Tensor, path: Path, columns: int | None = None, least: int = 512) -> None:
@@ -130,9 +143,19 @@ def save_curves(rows: Sequence[dict], path: Path, level: float | None = None) ->
 
 
 def save_summary(
-    generator: Tensor, teacher: Tensor, rows: Sequence[dict], path: Path, level: float | None
+    generator: Tensor,
+    teacher: Tensor,
+    columns: int,
+    rows: Sequence[dict],
+    path: Path,
+    level: float | None,
 ) -> Fit | None:
     """Write the one picture of a run: generator beside teacher beside the quality curve.
+
+    Args:
+        generator, teacher: samples (N, C, H, W) to show in `columns` columns.
+        rows: of the run's metrics.
+        level: the teacher's distance, where known.
 
     Returns:
         The line fitted to the curve.
@@ -145,7 +168,9 @@ def save_summary(
         (left, generator, "generator: 1 network call"),
         (middle, teacher, "teacher: 35 network calls"),
     ):
-        axes.imshow(grid_array(images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.imshow(
+            grid_array(images, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+        )
         axes.set_title(title)
         axes.axis("off")
     fit = plot_curve(right, *quality_points(rows), level)

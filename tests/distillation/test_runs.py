@@ -16,7 +16,7 @@ from sidfast import DistillConfig
 from sidfast.base.errors import InputError
 from sidfast.distillation.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from sidfast.distillation.loop import evaluation_points
-from sidfast.distillation.pictures import GREY, fit_power_law, grid_array
+from sidfast.distillation.pictures import GREY, fit_power_law, grid_array, grid_layout
 from sidfast.distillation.run import RunFolder
 from sidfast.teachers import as_denoiser
 
@@ -280,6 +280,15 @@ def test_power_law_fit_and_grid() -> None:
     assert spaced.shape == (7, 9)
     assert (spaced[0] == GREY).all() and (spaced[:, 0] == GREY).all()
     assert spaced[1, 1] == 0 and spaced[1, 4] == spaced[3, 1] == GREY and spaced[4, 1] == 255
+
+
+def test_a_grid_has_a_class_in_each_column() -> None:
+    assert grid_layout(0) == (8, None)
+    for classes, shown in ((3, [0, 1, 2]), (10, list(range(10))), (1000, [0, 111, 222])):
+        columns, labels = grid_layout(classes)
+        assert columns == min(classes, 10) and labels.shape == (8 * columns,)
+        assert labels[: len(shown)].tolist() == shown and labels.max() == classes - 1
+        assert (labels.reshape(8, columns) == labels[:columns]).all()
 
 
 def test_references_of_another_size_are_refused_before_anything_is_written(
