@@ -4,7 +4,7 @@
 
 Each run is `sidfast distill digits-cond --kimg ...`, the demo's but for its length; its generator
 is measured by the protocol of `sidfast evaluate` on samples of its own seed, the teacher once per
-seed. Writes digits.json, digits.md and digits.png. Runs that are there already are not made again.
+seed. Writes <teacher>_<kimg>_kimg.json, .md and .png. Runs that are already there are not repeated.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import json
 import platform
 import statistics
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from sidfast.evaluate import (
 )
 
 COLUMNS = (
-    "alpha",
+    "",
     "Fréchet, pixels",
     "ratio to teacher",
     "Fréchet, features",
@@ -90,23 +90,26 @@ def collect(
     return records
 
 
-def table(records: list[dict[str, Any]]) -> str:
-    """Means over the seeds (least to greatest in brackets), a line for each alpha."""
-
-    def counted(seeds: Collection[Any]) -> str:
-        return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
-
-    rows = []
-    for alpha in sorted({record["alpha"] for record in records}):
-        runs = [record for record in records if record["alpha"] == alpha]
-        rows.append(
-            _row(f"{alpha}, {counted(runs)}", [r["report"]["generator"] for r in runs], runs)
-        )
-    seeds = {record["seed"]: record["report"]["teacher"] for record in records}
-    rows.append(_row(f"teacher, {counted(seeds)}", list(seeds.values()), []))
-    rows.append(_row("real held-out, 297", [records[0]["report"]["real"]], []))
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
+def table(pages: Sequence[dict[str, Any]]) -> str:
+    """Means over the seeds (least to greatest in brackets), a line for each teacher and alpha."""
+    lines = [COLUMNS, ["---"] * len(COLUMNS)]
+    teachers: dict[str, dict[int, dict[str, Any]]] = {}
+    for page in pages:
+        name = page["teacher"]
+        for alpha in sorted({record["alpha"] for record in page["runs"]}):
+            runs = [record for record in page["runs"] if record["alpha"] == alpha]
+            title = f"{name}, {page['kimg']:g} kimg, α {alpha}, {_counted(runs)}"
+            lines.append(_row(title, [run["report"]["generator"] for run in runs], runs))
+        measured = {run["seed"]: run["report"]["teacher"] for run in page["runs"]}
+        teachers[name] = measured | teachers.get(name, {})
+    for name, seeds in teachers.items():
+        lines.append(_row(f"teacher {name}, {_counted(seeds)}", list(seeds.values()), []))
+    lines.append(_row("real held-out, 297", [pages[0]["runs"][0]["report"]["real"]], []))
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _counted(seeds: Collection[Any]) -> str:
+    return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
 
 
 def _row(name: str, rows: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[str]:
@@ -160,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", choices=["digits", "digits-cond"], default="digits-cond")
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"))
     parser.add_argument("--alphas", type=float, nargs="*", default=[1.0, 1.2])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--kimg", type=float, default=500.0)
@@ -176,11 +179,11 @@ def main() -> None:
         "samples": args.n,
         "runs": records,
     }
-    (args.out / "digits.json").write_text(json.dumps(page, indent=1) + "\n")
-    plot(records, args.out / "digits.png")
-    title = f"# Quality of generators distilled from {args.teacher}, {args.kimg:g} kimg"
-    text = f"{title}\n\n{table(records)}\n![curves](digits.png)\n"
-    (args.out / "digits.md").write_text(text)
+    stem = f"{args.teacher}_{args.kimg:g}_kimg"
+    (args.out / f"{stem}.json").write_text(json.dumps(page, indent=1) + "\n")
+    plot(records, args.out / f"{stem}.png")
+    text = f"# Quality of digits generators\n\n{table([page])}\n![curves]({stem}.png)\n"
+    (args.out / f"{stem}.md").write_text(text)
     print(text)
 
 
