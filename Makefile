@@ -21,13 +21,14 @@ help:
 	@echo 'make gpu-sanitize   compute-sanitizer over the CUDA kernels that make gpu built'
 
 $(VENV)/.ready: requirements.txt pyproject.toml setup.py CMakeLists.txt $(SOURCES)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'installing into $(VENV): pip and the C++ compiler take some silent minutes'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q $(TORCH)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt -e '.[dev]'
 	touch $@
 
 demo: $(VENV)/.ready
-	$(BIN)/sidfast distill digits --out runs/demo-$(shell date +%Y%m%d-%H%M%S)
+	$(BIN)/sidfast distill digits-cond --kimg 90 --out runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -216,10 +216,13 @@ def _report(
     from sidfast.distillation.run import RunFolder
     from sidfast.evaluate import TeacherSampler, evaluate
 
-    print(f"measuring {n} samples of generator and teacher ...", flush=True)
-    slow = TeacherSampler(teacher)
-    report = evaluate(generator, slow, _digits("train"), _digits("heldout"), n=n, seed=seed)
-    Console().print(report.table())
+    console, slow = Console(), TeacherSampler(teacher)
+    measuring = f"measuring {n} samples of generator and teacher ..."
+    if not console.is_terminal:  # which gets a spinner
+        print(measuring, flush=True)
+    with console.status(measuring):
+        report = evaluate(generator, slow, _digits("train"), _digits("heldout"), n=n, seed=seed)
+    console.print(report.table())
     (folder / "evaluation.json").write_text(json.dumps(report.as_dict(), indent=1))
     (folder / "evaluation.md").write_text(report.markdown())
     rows = RunFolder(folder).read_metrics()

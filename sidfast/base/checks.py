@@ -10,6 +10,16 @@ from sidfast.base.errors import InputError
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Raise InputError unless `value` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise InputError(
+            expected=f"{name} as a torch.Tensor",
+            got=type(value).__name__,
+            fix=f"pass torch.as_tensor({name})",
+        )
+
+
 def check_dtype(name: str, dtype: torch.dtype, allowed: tuple[torch.dtype, ...] = FLOATS) -> None:
     """Raise InputError unless `dtype` is one of `allowed`."""
     if dtype not in allowed:
@@ -34,16 +44,19 @@ def per_sample(name: str, value: Tensor, batch_name: str, batch: Tensor) -> Tens
     """`value`, one float32 per sample as (B,) or (B, 1, 1, ...), as (B,).
 
     Raises:
-        InputError: another dtype, a device other than `batch`'s, or a size other than its first.
+        InputError: no tensor, another dtype, a device other than `batch`'s, or a size other than its
+            first.
     """
     size = batch.shape[0]
     if (
-        value.dim() == 1
+        isinstance(value, Tensor)
+        and value.dim() == 1
         and value.numel() == size
         and value.dtype is torch.float32
         and value.device == batch.device
     ):
         return value
+    check_tensor(name, value)
     check_dtype(name, value.dtype, (torch.float32,))
     check_device(batch_name, batch, name, value)
     if value.dim() == 0 or value.shape[0] != size or value.numel() != size:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode as has_mode
 
+from sidfast.base.checks import check_tensor
 from sidfast.base.errors import InputError
 
 MOST_ELEMENTS = 2**34  # of a sample
@@ -70,6 +71,8 @@ def seed_tensor(seed: int | Tensor, index: Tensor, stream: int) -> Tensor:
 
 def check_indexed(shape: Sequence[int], index: Tensor) -> None:
     """Raise InputError unless `index` numbers the samples of `shape`, none of them too large."""
+    if not isinstance(index, Tensor):
+        check_tensor("index", index)
     if len(shape) == 0 or shape[0] != index.shape[0]:
         raise InputError(
             expected=f"a shape whose first size is len(index) = {index.shape[0]}",

@@ -432,6 +432,10 @@ SIGMA = torch.ones(2)
             "four dimensions",
         ),
         (lambda: dropout(X, 1.0, seed=0, index=INDEX), "0 <= p < 1"),
+        (lambda: normal((2,), seed=0, index=[0, 1]), "index as a torch.Tensor, got list"),
+        (lambda: dropout(X, 0.5, seed=0, index=[0, 1]), "index as a torch.Tensor, got list"),
+        (lambda: add_noise(X.numpy(), SIGMA, seed=0, index=INDEX), "got ndarray"),
+        (lambda: add_noise(X, 0.5, seed=0, index=INDEX), "sigma as a torch.Tensor, got float"),
     ],
 )
 def test_bad_input_is_named(call: Callable[[], Tensor], words: str) -> None:

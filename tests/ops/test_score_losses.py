@@ -403,6 +403,9 @@ X = torch.zeros(2, 3)
         (lambda: dsm_loss(X, X, torch.ones(3)), "shape (2,)"),
         (lambda: dsm_loss(X, X, torch.ones(2, dtype=torch.float64)), "torch.float64"),
         (lambda: dsm_loss(X, X, torch.ones(2), 0.0), "sigma_data"),
+        (lambda: sid_loss(X.numpy(), X, X), "images as a torch.Tensor, got ndarray"),
+        (lambda: sid_loss(X, X, None), "fake_x0 as a torch.Tensor, got NoneType"),
+        (lambda: dsm_loss(X, X, 0.5), "sigma as a torch.Tensor, got float"),
     ],
 )
 def test_bad_input_is_named(call: Callable[[], Tensor], words: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sidfast.base.backends import Backend
-from sidfast.base.checks import FLOATS, check_device, check_dtype, per_sample
+from sidfast.base.checks import FLOATS, check_device, check_dtype, check_tensor, per_sample
 from sidfast.base.errors import InputError
 from sidfast.base.key import MOST_ELEMENTS, Key, check_indexed, seed_tensor
 from sidfast.ops.random import contract
@@ -184,13 +184,17 @@ def dropout(
 
 def _check_input(x: Tensor, index: Tensor) -> None:
     if (
-        x.dtype in FLOATS
+        isinstance(x, Tensor)
+        and isinstance(index, Tensor)
+        and x.dtype in FLOATS
         and x.device == index.device
         and x.dim()
         and x.shape[0] == index.shape[0]
         and x.numel() <= MOST_ELEMENTS
     ):
         return
+    check_tensor("x", x)
+    check_tensor("index", index)
     check_dtype("x", x.dtype)
     check_device("x", x, "index", index)
     check_indexed(x.shape, index)
@@ -211,7 +215,7 @@ def _check_format(memory_format: torch.memory_format | None, x: Tensor) -> torch
 
 
 def _constant(name: str, value: Tensor, x: Tensor) -> Tensor:
-    if value.requires_grad and torch.is_grad_enabled():
+    if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
         raise InputError(
             expected=f"{name} without gradient",
             got="requires_grad=True",

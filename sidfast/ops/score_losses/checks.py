@@ -6,18 +6,22 @@ from math import inf, isfinite
 
 from torch import Tensor
 
-from sidfast.base.checks import FLOATS, check_device, check_dtype, per_sample
+from sidfast.base.checks import FLOATS, check_device, check_dtype, check_tensor, per_sample
 from sidfast.base.errors import InputError
 from sidfast.base.key import check_indexed, seed_tensor
 
 
 def agree(images: Tensor, *others: Tensor) -> bool:
-    """Whether the batches are floats of one shape (B, ...) on one device."""
+    """Whether the batches are float tensors of one shape (B, ...) on one device."""
+    if not isinstance(images, Tensor):
+        return False
     shape, device = images.shape, images.device
     if not len(shape) or images.dtype not in FLOATS:
         return False
     for other in others:
-        if other.shape != shape or other.device != device or other.dtype not in FLOATS:
+        if not isinstance(other, Tensor) or other.shape != shape:
+            return False
+        if other.device != device or other.dtype not in FLOATS:
             return False
     return True
 
@@ -26,6 +30,8 @@ def explain(
     images: Tensor, grad_scale: float, others: dict[str, Tensor], **positive: float
 ) -> None:
     """Raise the InputError of the first of the arguments that does not fit."""
+    for name, value in {"images": images, **others}.items():
+        check_tensor(name, value)
     for name, other in others.items():
         if images.shape != other.shape or images.dim() == 0:
             raise InputError(
@@ -36,9 +42,11 @@ def explain(
         check_device("images", images, name, other)
     for name, tensor in {"images": images, **others}.items():
         check_dtype(name, tensor.dtype)
-    for name, value in positive.items():
-        if not 0 < value < inf:
-            raise InputError(expected=f"{name} > 0", got=value, fix="pass a positive finite number")
+    for name, number in positive.items():
+        if not 0 < number < inf:
+            raise InputError(
+                expected=f"{name} > 0", got=number, fix="pass a positive finite number"
+            )
     if grad_scale == 0 or not isfinite(grad_scale):
         raise InputError(
             expected="a finite grad_scale other than 0", got=grad_scale, fix="pass 1.0 if in doubt"
