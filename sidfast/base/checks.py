@@ -44,8 +44,8 @@ def per_sample(name: str, value: Tensor, batch_name: str, batch: Tensor) -> Tens
     """`value`, one float32 per sample as (B,) or (B, 1, 1, ...), as (B,).
 
     Raises:
-        InputError: no tensor, another dtype, a device other than `batch`'s, or a size other than its
-            first.
+        InputError: no tensor, another dtype, a device other than `batch`'s, or another size than
+            its first.
     """
     size = batch.shape[0]
     if (
