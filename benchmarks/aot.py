@@ -105,6 +105,12 @@ def score_losses_calls() -> Iterator[Call]:
         x, label = on_meta(*shape, dtype=dtype), f"{shape} {name(dtype)}"
         yield "vsd_loss", label, (x, x, x, sigma, 0.0, 1e-6)
         yield "vsd_loss_grad", label, (x, x, x, sigma, 0.0, 1e-6, 1.0)
+    for shape, dtypes in (((64, 3, 64, 64), (F32,) * 3), ((64, 7), (F32, BF16, BF16, F32))):
+        grads, label = (
+            [on_meta(*shape, dtype=dtype) for dtype in dtypes],
+            " ".join(map(name, dtypes)),
+        )
+        yield "rescale", f"{shape} {label}", (sigma, 100.0, *grads)
     whole, cut = (64, 3, 64, 64), ((64, 3, 256, 256), (64, 3, 63, 61))
     noise, last, noisy = ("noise", PLANAR), ("noise", LAST), ("noisy", PLANAR)
     raw_calls = [

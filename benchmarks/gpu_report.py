@@ -19,7 +19,8 @@ cold caches, and the host far enough ahead not to be waited for. `× eager`, `×
 `× library` (torch's fused functions): their time over ours. `share of copy`: the time that torch
 takes to copy as many bytes as must be read and written, over ours. `launches`: what one call makes
 the device do. A forward pass that makes the gradients stands against forward and backward of its
-rivals; on a GPU the backward pass after it multiplies them by the upstream gradient.
+rivals; the backward pass after it is a launch that looks at the upstream gradient, and leaves alone
+what was made for it.
 """
 CALLS = """
 Microseconds of the host's time for one call on 2×1×4×4 tensors, forward alone.

@@ -3,8 +3,11 @@
 // for nothing. The callers (sidfast/ops/<room>/_cuda.py) own the tensors.
 #include <cuda_runtime_api.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 #include "adam_ema/cuda.h"
 #include "random/cuda.h"
@@ -170,6 +173,19 @@ void bind_score_losses(py::module_& m) {
       return cuda::sid_raw(arguments, raw, key, image_dtype, network_dtype, shape, channels,
                            at<double>(workspace), at<void>(stream));
     });
+  });
+  m.def("rescale", [](const std::vector<std::pair<uintptr_t, Dtype>>& gradients,
+                      uintptr_t upstream, int64_t stride, double made_for, int64_t samples,
+                      int64_t size, uintptr_t stream, int device) {
+    require(gradients.size() <= cuda::kMostGradients, "too many gradients");
+    cuda::Rescaling given{static_cast<int>(gradients.size()), {}, {}, at<const float>(upstream),
+                          stride, static_cast<float>(made_for)};
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      given.gradients[i] = at<void>(gradients[i].first);
+      given.dtypes[i] = gradients[i].second;
+    }
+    const auto shape = row_shape(samples, size);
+    run(device, [&] { return cuda::rescale(given, shape, at<void>(stream)); });
   });
   m.def("vsd_loss", [](uintptr_t images, uintptr_t teacher, uintptr_t fake, uintptr_t own_scale,
                        Dtype dtype, int64_t samples, int64_t size, double floor, double eps,

@@ -5,6 +5,7 @@
 #include "score_losses/dsm.cuh"
 #include "score_losses/launches.cuh"
 #include "score_losses/pair.cuh"
+#include "score_losses/rescale.cuh"
 
 namespace sidfast::cuda {
 namespace {
@@ -93,6 +94,18 @@ Status dsm_raw(const DsmArguments& given, const RawArguments& raw, const DeviceK
                                                                    channels);
     return run(Dsm<Source>(from, given), shape, workspace, stream);
   });
+}
+
+Status rescale(const Rescaling& given, const RowShape& shape, void* stream) {
+  if (shape.samples == 0 || shape.size == 0) return kOk;
+  bool aligned = shape.size % kRescaleRun == 0;
+  for (int i = 0; i < given.count; ++i) {
+    aligned &= reinterpret_cast<uintptr_t>(given.gradients[i]) % kAccessBytes == 0;
+  }
+  const int64_t chunks = ceil_div(shape.size, kRescaleChunk);
+  const Extent extent{dim3(static_cast<unsigned>(least(shape.samples * chunks, kMostBlocks))),
+                      dim3(kRescaleThreads)};
+  return launch(rescale_chunks, extent, stream, given, shape, chunks, aligned);
 }
 
 }  // namespace sidfast::cuda

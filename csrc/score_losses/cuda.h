@@ -26,4 +26,19 @@ Status dsm_raw(const DsmArguments&, const RawArguments&, const DeviceKey&, Dtype
                Dtype networks, const RowShape&, int64_t channels, double* workspace,
                void* stream);
 
+// Gradients that were made for the upstream gradient `made_for` of every sample, to become those for
+// upstream[i * stride] of sample i, in place.
+inline constexpr int kMostGradients = 4;
+struct Rescaling {
+  int count;
+  void* gradients[kMostGradients];
+  Dtype dtypes[kMostGradients];
+  const float* upstream;
+  int64_t stride;
+  float made_for;
+};
+
+// A sample whose upstream is `made_for` is neither read nor written.
+Status rescale(const Rescaling&, const RowShape&, void* stream);
+
 }  // namespace sidfast::cuda

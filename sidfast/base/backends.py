@@ -47,21 +47,30 @@ class Backend:
         return module.reasons(op, *args) if hasattr(module, op) else [f"has no {op}"]
 
 
-def choose(
+def serving(
     op: str, rows: Sequence[Backend], backend: str, args: Sequence[Any]
-) -> Callable[..., Any]:
-    """What serves `op(*args)`: the function of the first row without reasons, or of `backend`.
-
-    Raises:
-        BackendError: nothing serves the call, or the back end asked for does not: one asked for by
-            name is never replaced. The text lists every back end with every reason.
-    """
+) -> Callable[..., Any] | None:
+    """The function of the first row without reasons, or of `backend`; None if there is none."""
     for row in rows:
         if backend == AUTO or backend == row.name:
             module, _ = row.loaded
             function = getattr(module, op, None)
             if module and function and not module.reasons(op, *args):
                 return function
+    return None
+
+
+def choose(
+    op: str, rows: Sequence[Backend], backend: str, args: Sequence[Any]
+) -> Callable[..., Any]:
+    """What serves `op(*args)`, see `serving`.
+
+    Raises:
+        BackendError: nothing serves the call, or the back end asked for does not: one asked for by
+            name is never replaced. The text lists every back end with every reason.
+    """
+    if function := serving(op, rows, backend, args):
+        return function
     table = "; ".join(
         f"{row.name}: {', '.join(row.reasons(op, *args)) or 'can serve this call'}" for row in rows
     )

@@ -19,13 +19,14 @@ import torch
 from torch._C import _are_functorch_transforms_active as is_transforming
 from torch._C import _functorch
 from torch._C import _is_tracing as is_tracing
+from torch._C._autograd import _get_current_graph_task_keep_graph
 from torch._ops import OpOverload
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.overrides import has_torch_function_unary
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from sidfast.base.backends import Backend, choose
+from sidfast.base.backends import Backend, choose, serving
 from sidfast.base.errors import InputError
 
 _LIBRARY = torch.library.Library("sidfast", "FRAGMENT")
@@ -66,10 +67,11 @@ def define_opaque(
     def call(*args: Any) -> Any:
         if unobserved(args):
             operands = args[:-1]
-            try:
-                return choose(function, backends, args[-1], operands)(*operands)
-            except RuntimeError:
-                pass  # perhaps a tensor of torch.func, which only looks plain: see what torch says
+            if serve := serving(function, backends, args[-1], operands):
+                try:
+                    return serve(*operands)
+                except RuntimeError:
+                    pass  # perhaps a tensor of torch.func, which looks plain: see what torch says
         return overload(*args)
 
     return call
@@ -158,6 +160,11 @@ def unobserved(args: Sequence[Any]) -> bool:
         and not has_torch_function_unary(args[0])
         and not is_tracing()
     )
+
+
+def keeps_graph() -> bool:
+    """Whether the backward pass under way leaves its graph for another one (retain_graph)."""
+    return _get_current_graph_task_keep_graph()
 
 
 def _overload(name: str) -> OpOverload:

@@ -194,6 +194,37 @@ def test_right_grad_scale_hands_the_gradients_on_untouched() -> None:
     assert other[0].data_ptr() != grads[0][0].data_ptr()
 
 
+@pytest.mark.parametrize("shape", [(4, 2, 9, 5), (3, 4, 4, 4), (2, 3, 64, 64), (2, 8), (0, 3, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_device_back_ends_rescale_in_place_what_nobody_else_sees(
+    device: str, backend: str, shape: tuple[int, ...], dtype: torch.dtype, layout: str
+) -> None:
+    if layout == "channels_last" and len(shape) != 4:
+        pytest.skip("channels_last has four dimensions")
+    operands = batch(shape, device, dtype, layout)
+    upstream = torch.linspace(-1, 2, shape[0], device=device)
+    upstream[:1] = 0.5
+    loss = sid_loss(*operands, grad_scale=0.5, backend=backend)
+    kept = loss.grad_fn.saved_tensors
+    before = [grad.clone() for grad in kept]
+    for keeps in (True, False):
+        grads = torch.autograd.grad(loss, operands, upstream, retain_graph=keeps)
+        in_place = [a.data_ptr() == b.data_ptr() for a, b in zip(grads, kept, strict=True)]
+        assert not any(in_place) or not keeps or not shape[0]
+        if backend in ("triton", "cuda") and not keeps and shape[0]:
+            assert all(in_place)
+        for grad, old in zip(grads, before, strict=True):
+            factor = (upstream / 0.5).reshape(-1, *[1] * (old.dim() - 1))
+            torch.testing.assert_close(grad, (old.float() * factor).to(dtype), rtol=1e-6, atol=0)
+            assert torch.equal(grad[:1], old[:1])
+    # One number for all samples, with stride 0, and two gradients of the three.
+    loss = sid_loss(operands[0], operands[1].detach(), operands[2], backend=backend)
+    grads = torch.autograd.grad(loss.sum() * 3, operands[::2])
+    for grad, old in zip(grads, before[::2], strict=True):
+        torch.testing.assert_close(grad, (old.float() * 6).to(dtype), rtol=1e-2, atol=1e-6)
+
+
 def test_upstream_differs_between_samples(device: str, backend: str) -> None:
     operands = batch((4, 2, 9, 5), device)
     upstream = torch.tensor([0.0, 1.0, -3.0, 0.25], device=device)

@@ -26,10 +26,12 @@ Batches = Sequence[Tensor | None]
 def reasons(op: str, *args: Any) -> list[str]:
     """Why the CUDA library cannot serve `op(*args)`; empty if it can."""
     name = op.removesuffix("_grads").removesuffix("_grad")
-    batches: Batches = args[: BATCHES[op]]
+    batches: Batches = args[BATCHES[op]]
     found = cuda.reasons(*[arg for arg in args if isinstance(arg, Tensor)])
     dtypes = [batch.dtype for batch in batches if batch is not None]
     found += [f"does not compute in {each}" for each in set(dtypes) if each not in _STORAGE]
+    if op == "rescale":
+        return found
     names = ", ".join(map(str, dtypes))
     if not name.endswith("_raw"):
         if len(set(dtypes)) > 1:
@@ -209,6 +211,18 @@ def _dsm_raw(
         *call.results,
     )
     return call.finish()
+
+
+def rescale(upstream: Tensor, made_for: float, *grads: Tensor) -> None:
+    given = [(grad.data_ptr(), cuda.storage(grad.dtype)) for grad in grads]
+    cuda.library().rescale(
+        given,
+        upstream.data_ptr(),
+        upstream.stride(0),
+        made_for,
+        *row_shape(grads[0]),
+        *cuda.where(upstream),
+    )
 
 
 class _Call:

@@ -20,6 +20,7 @@ from torch import Tensor
 from sidfast.base import triton_support
 from sidfast.ops.score_losses._triton_dsm import dsm_finish, dsm_sample, dsm_sums
 from sidfast.ops.score_losses._triton_pair import pair_finish, pair_sample, pair_sums
+from sidfast.ops.score_losses._triton_rescale import rescale_parts
 from sidfast.ops.score_losses.contract import (
     BATCHES,
     gradients_like,
@@ -49,7 +50,7 @@ def reasons(op: str, *args: Any) -> list[str]:
     """Why Triton cannot serve `op(*args)`; empty if it can."""
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
     found = triton_support.reasons(*tensors)
-    dtypes = {batch.dtype for batch in args[: BATCHES[op]] if batch is not None}
+    dtypes = {batch.dtype for batch in args[BATCHES[op]] if batch is not None}
     return found + [f"does not compute in {each}" for each in dtypes if each not in _STORAGE]
 
 
@@ -239,6 +240,24 @@ def _dsm(
             )
     hand_over(made, grads)
     return loss, weight, *grads
+
+
+def rescale(upstream: Tensor, made_for: float, *grads: Tensor) -> None:
+    samples, size = row_shape(grads[0])
+    parts = -(-size // _PART)
+    if samples and parts:
+        with torch.cuda.device_of(upstream):
+            rescale_parts[(samples * parts,)](
+                grads,
+                upstream,
+                upstream.stride(0),
+                made_for,
+                size,
+                parts,
+                COUNT=len(grads),
+                BLOCK=_PART,
+                num_warps=8,
+            )
 
 
 def _folded(

@@ -17,6 +17,7 @@ positional arguments are those of the opaque operators, but for the last, `backe
     dsm_loss_raw(images, raw, noisy, sigma, seed, index, stream, c_skip, c_out, sigma_data)
         -> (loss, weight)
     dsm_loss_raw_grad(..., grad_scale) -> (loss, weight, grad_raw)
+    rescale(upstream, made_for, *grads) -> None
 
 Batches, which come first, are (B, ...) of one shape with any strides, each of its own floating
 dtype; `sigma`, `c_skip`, `c_out` and `scale` (which may be None) are (B,) float32. Either `noisy`
@@ -24,6 +25,10 @@ is None or the key, `seed`, 0-d int64, and `index`, (B,) int64, whose noise is `
 Outputs are made by `per_sample_outputs` and `gradients_like`. `need` is one bool for each batch; a
 gradient that is not needed has size 0. Gradients are those of the loss times `grad_scale`. A sample
 is bad if its loss or its weight is not finite: its loss and gradients are zero, its weight is NaN.
+
+`rescale` is no operator. It multiplies `grads` in place, batches with every sample dense, by
+upstream / made_for, `upstream` (B,) with any stride, without waiting for the device; a sample whose
+upstream is `made_for` is left alone.
 """
 
 from __future__ import annotations
@@ -36,9 +41,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sidfast.base.backends import Backend
+from sidfast.base.backends import AUTO, Backend, serving
 from sidfast.base.batch import spread
-from sidfast.base.contract import define_differentiable, define_opaque, quick_apply, unobserved
+from sidfast.base.contract import (
+    define_differentiable,
+    define_opaque,
+    keeps_graph,
+    quick_apply,
+    unobserved,
+)
 from sidfast.base.errors import InputError
 
 ops = SimpleNamespace()  # the room's operators by name, once registered
@@ -100,12 +111,12 @@ LOSSES = (
 )
 
 
-# Operator -> how many of its first arguments are batches.
+# Function of a back end -> which of its arguments are batches.
 BATCHES = {
-    name: loss.batches.count(",") + 1
+    name: slice(loss.batches.count(",") + 1)
     for loss in LOSSES
     for name in (loss.name, loss.name_with_gradient)
-}
+} | {"rescale": slice(2, None)}
 
 
 def loss_dtype(*batches: Tensor | None) -> torch.dtype:
@@ -156,14 +167,14 @@ def hand_over(made: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
 
 def _fakes(loss: Loss) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Shape functions of the operator and of the one that makes gradients too."""
-    count = BATCHES[loss.name]
+    given = BATCHES[loss.name]
     where, several = loss.differentiable, loss.several
 
     def forward(*args: Any) -> tuple[Tensor, Tensor]:
-        return per_sample_outputs(*args[:count])
+        return per_sample_outputs(*args[given])
 
     def with_gradient(*args: Any) -> tuple[Tensor, ...]:
-        batches = args[:count]
+        batches = args[given]
         need = args[-2] if several else (True,)
         return *per_sample_outputs(*batches), *gradients_like(batches[where], need)
 
@@ -171,7 +182,10 @@ def _fakes(loss: Loss) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def _with_autograd(
-    loss: Loss, forward: Callable[..., Any], with_gradient: Callable[..., Any]
+    loss: Loss,
+    forward: Callable[..., Any],
+    with_gradient: Callable[..., Any],
+    backends: Sequence[Backend],
 ) -> Callable[..., Any]:
     """The loss as a differentiable function of its schema's arguments, `grad_scale`, `backend`.
 
@@ -186,7 +200,7 @@ def _with_autograd(
         def forward(ctx: Any, *inputs: Any) -> Tensor:
             args, weights = inputs[-1]
             ctx.need = need = ctx.needs_input_grad[where]
-            ctx.grad_scale = args[-2]
+            ctx.grad_scale, ctx.backend = args[-2:]
             chosen = (need,) if several else ()
             value, weight, *grads = with_gradient(*args[:-1], *chosen, args[-1])
             ctx.set_materialize_grads(False)
@@ -196,7 +210,7 @@ def _with_autograd(
 
         @staticmethod
         def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-            return *before, *_rescaled(ctx, upstream), None
+            return *before, *_rescaled(ctx, upstream, backends), None
 
     apply = quick_apply(Differentiable)
 
@@ -212,7 +226,9 @@ def _with_autograd(
     return kernel
 
 
-def _rescaled(ctx: Any, upstream: Tensor | None) -> Sequence[Tensor | None]:
+def _rescaled(
+    ctx: Any, upstream: Tensor | None, backends: Sequence[Backend]
+) -> Sequence[Tensor | None]:
     """The needed gradients among the saved ones, for `upstream` (B,) instead of `grad_scale`."""
     if torch.is_grad_enabled():
         raise InputError(
@@ -220,19 +236,41 @@ def _rescaled(ctx: Any, upstream: Tensor | None) -> Sequence[Tensor | None]:
             got="backward with create_graph=True",
             fix="leave create_graph out, or differentiate sidfast.ops.score_losses.reference",
         )
-    need: Sequence[bool] = ctx.need
+    need, made_for = ctx.need, ctx.grad_scale
     if upstream is None:
         return [None] * len(need)
-    grads = ctx.saved_tensors
-    if _is_all(upstream, ctx.grad_scale):
-        if all(need):
-            return grads
-        return [grad if wanted else None for grad, wanted in zip(grads, need, strict=True)]
-    factor = upstream / ctx.grad_scale
-    return [
-        (grad * spread(factor, grad)).to(grad.dtype) if wanted else None
-        for grad, wanted in zip(grads, need, strict=True)
-    ]
+    grads: Sequence[Tensor] = ctx.saved_tensors
+    if not all(need):
+        grads = [grad for grad, needed in zip(grads, need, strict=True) if needed]
+    if not _is_all(upstream, made_for):
+        if rescale := _in_place(backends, ctx.backend, upstream, made_for, grads):
+            rescale(upstream, made_for, *grads)
+        else:
+            factor = upstream / made_for
+            grads = [(grad * spread(factor, grad)).to(grad.dtype) for grad in grads]
+    if all(need):
+        return grads
+    made = iter(grads)
+    return [next(made) if needed else None for needed in need]
+
+
+def _in_place(
+    backends: Sequence[Backend],
+    backend: str,
+    upstream: Tensor,
+    made_for: float,
+    grads: Sequence[Tensor],
+) -> Callable[..., None] | None:
+    """A back end's `rescale`, where nobody but this call will see the gradients as they were."""
+    if upstream.is_cpu and backend == AUTO:
+        return None
+    dense = all(
+        grad.is_contiguous() or grad.is_contiguous(memory_format=torch.channels_last)
+        for grad in grads
+    )
+    if dense and not keeps_graph() and unobserved((upstream, *grads)):
+        return serving("rescale", backends, backend, (upstream, made_for, *grads))
+    return None
 
 
 def _is_all(x: Tensor, value: float) -> bool:
@@ -264,7 +302,7 @@ def register(backends: Sequence[Backend]) -> None:
         )
         operator = define_differentiable(
             f"{loss.name}({given}, float grad_scale, str backend) -> ({values})",
-            _with_autograd(loss, forward, with_gradient),
+            _with_autograd(loss, forward, with_gradient, backends),
         )
         setattr(ops, loss.name, operator)
 

@@ -44,7 +44,8 @@ def sid_loss(
         floor: least w, > 0.
         grad_scale: the upstream gradient that backward will be given for every sample's loss, for
             example 100 / B for `loss.sum() * 100 / B`. Speed alone depends on it: the gradients are
-            made for it, and on a CPU they are handed on untouched if it was right.
+            made for it, and handed on untouched if it was right (on a GPU, one launch looks while
+            the host goes on).
         backend: a name from `BACKENDS`, or "auto".
         return_weight: also return each sample's weight, 1 / w here.
 
