@@ -1,12 +1,13 @@
 """Proves and measures sidfast on this machine's NVIDIA GPU in one go: `make gpu`.
 
-Usage: python benchmarks/gpu.py [--only build,tests] [--results FOLDER] [--rehearse]
+Usage: python benchmarks/gpu.py [--only build,tests] [--seconds N] [--results FOLDER] [--rehearse]
 
 Needs torch, triton, pytest, and for the CUDA library nvcc, cmake, ninja, pybind11 and setuptools;
 no network, and nothing is installed: the libraries are built into the source tree, for this device
 alone. The parts run one after the other, each in processes of its own under a time limit, so that
 none takes another's results with it; after each, `benchmarks/results/<device>.json` and `.md` are
-written with what there is, and once more when the run is broken off. Where the environment names a
+written with what there is, and once more when the run is broken off. With `--only` the other parts'
+earlier results on the same machine stay. Where the environment names a
 folder OUT, both are copied there with the parts' logs.
 
 `--rehearse` does everything but the build on a CPU, tiny, into build/gpu/rehearsal.json.
@@ -33,7 +34,7 @@ from gpu_report import page
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "benchmarks"
 WORK = ROOT / "build" / "gpu"
-BUDGET = 480  # seconds for everything
+BUDGET = 480  # seconds for everything, unless told otherwise
 GRACE = 5  # seconds between asking a process to end and ending it
 TESTS = ("tests/gpu", "tests/ops", "tests/networks", "tests/steps", "tests/optim")
 FAR = "tests/gpu/test_far.py"  # takes the memory of many
@@ -81,9 +82,9 @@ def parts(rehearse: bool) -> list[Part]:
     build += [f"--build-temp={ROOT / 'build' / 'native'}"]
     return [
         *([] if rehearse else [Part("build", 120, {"build": build})]),
-        Part("tests", 150, tests, threads="2"),
-        script("digits", 60),
-        script("operators", 170),
+        Part("tests", 200, tests, threads="2"),
+        script("digits", 100),
+        script("operators", 230),
         script("baseline", 120),
     ]
 
@@ -176,10 +177,17 @@ def counted(texts: dict[str, str]) -> dict[str, Any]:
 class Report:
     """The results of a run so far, and their files."""
 
-    def __init__(self, folder: Path, name: str, machine: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, name: str, machine: dict[str, Any], *, keep: bool = False
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._name = folder, name
         self._made: dict[str, Any] = {"machine": machine, "parts": {}}
+        earlier = folder / f"{name}.json"
+        if keep and earlier.is_file():
+            made = json.loads(earlier.read_text(encoding="utf-8"))
+            if made["machine"] == machine:
+                self._made = made
 
     def add(self, part: Part, record: dict[str, Any]) -> None:
         """Take a part's record, and its results as far as it wrote them."""
@@ -235,6 +243,7 @@ def slug(gpu: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="parts by name, with commas between")
+    parser.add_argument("--seconds", type=float, default=BUDGET, help="for everything (480)")
     parser.add_argument("--results", type=Path)
     parser.add_argument("--rehearse", action="store_true")
     arguments = parser.parse_args()
@@ -244,15 +253,15 @@ def main() -> int:
     machine = look(environment("", rehearse), rehearse)
     name = "rehearsal" if rehearse else slug(machine["gpu"])
     folder = arguments.results or (WORK if rehearse else HERE / "results")
-    report = Report(folder, name, machine)
+    only = set(filter(None, arguments.only.split(",")))
+    report = Report(folder, name, machine, keep=bool(only))
     env = environment(machine["capability"], rehearse)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    only = set(filter(None, arguments.only.split(",")))
     chosen = [part for part in parts(rehearse) if not only or part.name in only]
     outcomes = []
     try:
         for part in chosen:
-            left = started + BUDGET - GRACE - time.monotonic()
+            left = started + arguments.seconds - GRACE - time.monotonic()
             print(f"{part.name} ...", end=" ", flush=True)
             record = {"outcome": "interrupted", "seconds": 0.0, "unfinished": [], "failed": []}
             try:

@@ -58,6 +58,12 @@ def hold(contest: Contest, place: Place) -> dict[str, Any]:
         else:
             failures[name] = f"error {errors[name]:.2e}, allowed {contest.budget:.2e}"
     del exact
+    for name, call in contest.rivals.items():
+        try:
+            call()
+        except Exception as error:
+            failures[name] = f"{type(error).__name__}: {error}"[:200]
+            del calls[name]
     source = torch.zeros(contest.traffic // 2, dtype=torch.uint8, device=place.device)
     target = torch.empty_like(source)
     calls["copy"] = partial(target.copy_, source)

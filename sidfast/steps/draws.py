@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -68,7 +69,7 @@ class KeyedDraws:
         if probabilities is None:
             chosen = integers(shape, classes, **key)
         else:
-            edges = torch.tensor(probabilities, device=self.index.device).cumsum(0)
+            edges = _edges(tuple(probabilities), self.index.device)
             chosen = torch.searchsorted(edges, uniform(shape, **key), right=True)
             chosen = chosen.clamp(max=classes - 1)
         return torch.nn.functional.one_hot(chosen, classes).to(torch.float32)
@@ -85,6 +86,13 @@ class KeyedDraws:
 
     def augment_key(self) -> Key | None:
         return self._key("AUGMENT")
+
+
+@lru_cache(maxsize=8)
+def _edges(probabilities: tuple[float, ...], device: torch.device) -> Tensor:
+    """Their running sums, kept: to send them again would wait for the device."""
+    with torch.inference_mode(False):
+        return torch.tensor(probabilities, device=device).cumsum(0)
 
 
 @dataclass(frozen=True)

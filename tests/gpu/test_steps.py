@@ -12,7 +12,8 @@ from sidfast.networks import EDMPrecond
 def make(device: str) -> Distiller:
     torch.manual_seed(0)
     teacher = EDMPrecond(8, 1, label_dim=3, augment_dim=9, model_channels=8, num_blocks=1)
-    cfg = DistillConfig(batch=8, lr=1e-4, augment=0.5, dropout=0.1)
+    shares = (0.5, 0.25, 0.25)
+    cfg = DistillConfig(batch=8, lr=1e-4, augment=0.5, dropout=0.1, class_probabilities=shares)
     return Distiller(teacher.to(device).eval(), cfg)
 
 

@@ -240,6 +240,7 @@ def test_reasons_name_what_does_not_fit(
     assert words in "; ".join(reasons) and bool(reasons) == bool(words)
 
 
+@pytest.mark.gpu
 @needs_gpu
 def test_captured_graph_draws_from_the_key_it_finds() -> None:
     index = torch.arange(4, device="cuda")

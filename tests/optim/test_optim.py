@@ -270,6 +270,7 @@ def test_a_graph_needs_capturable_and_moments(monkeypatch: pytest.MonkeyPatch) -
     assert all(state["step"] == 2 for state in capturable.state.values())
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("backend", ["triton", "cuda", "torch"])
 def test_replays_of_a_graph_are_steps(backend: str) -> None:

@@ -91,7 +91,9 @@ def replay(device: str) -> None:
         loss = fake_score_update(
             networks, fake_optimizer, [draws(i, "fake", "rnd_normal")], cfg, batch
         )
-        assert loss.item() == pytest.approx(float(trace[f"f32.it{i}.fake.r0.loss"]), rel=1e-6)
+        rounding = 1e-6 if device == "cpu" else 1e-5  # the authors' numbers are a CPU's
+        expected = pytest.approx(float(trace[f"f32.it{i}.fake.r0.loss"]), rel=rounding)
+        assert loss.item() == expected
         theirs = recorded(f"f32.it{i}.fake.grad.")
         assert theirs and relative_l2(gradients(networks.fake), theirs) < 1e-4
 

@@ -23,7 +23,7 @@ def rescale_parts(
     sample, part = sample_and_part(tl.program_id(0), parts)
     now, before = tl.load(upstream + sample * stride), made_for.to(tl.float32)
     if now != before:
-        factor = now / before
+        factor = tl.div_rn(now, before)
         i = part * BLOCK + tl.arange(0, BLOCK)
         at, inside = sample * size + i, i < size
         for which in tl.static_range(COUNT):
