@@ -96,6 +96,30 @@ def test_an_interrupted_run_keeps_what_it_has(
     assert [part["outcome"] for part in made["parts"].values()] == ["passed", "interrupted"]
 
 
+def test_some_parts_alone_leave_the_others_results(
+    gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [gpu.Part(name, 60, {name: ["-c", "print('fine')"]}) for name in ("a", "b")]
+    monkeypatch.setattr(gpu, "parts", lambda rehearse: parts)
+    machine = {"gpu": "NVIDIA H100 80GB HBM3", "capability": "90"}
+    monkeypatch.setattr(gpu, "look", lambda env, rehearse: machine)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def made(*arguments: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["gpu.py", "--results", str(tmp_path), *arguments])
+        try:
+            assert gpu.main() == 0
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return list(json.loads((tmp_path / "h100.json").read_text())["parts"])
+
+    assert made("--only", "b") == ["b"]
+    assert made("--only", "a") == ["b", "a"]
+    machine["gpu"] += "e"
+    assert made("--only", "a") == ["a"]
+    assert made() == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("device", "name"),
     [
