@@ -22,7 +22,9 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     module = __import__("gpu")
-    monkeypatch.setattr(module, "WORK", tmp_path)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.setattr(module, "WORK", work)
     return module
 
 
@@ -103,15 +105,15 @@ def test_some_parts_alone_leave_the_others_results(
     monkeypatch.setattr(gpu, "parts", lambda rehearse: parts)
     machine = {"gpu": "NVIDIA H100 80GB HBM3", "capability": "90"}
     monkeypatch.setattr(gpu, "look", lambda env, rehearse: machine)
-    before = signal.getsignal(signal.SIGTERM)
+    before, results = signal.getsignal(signal.SIGTERM), tmp_path / "results"
 
     def made(*arguments: str) -> list[str]:
-        monkeypatch.setattr(sys, "argv", ["gpu.py", "--results", str(tmp_path), *arguments])
+        monkeypatch.setattr(sys, "argv", ["gpu.py", "--results", str(results), *arguments])
         try:
             assert gpu.main() == 0
         finally:
             signal.signal(signal.SIGTERM, before)
-        return list(json.loads((tmp_path / "h100.json").read_text())["parts"])
+        return list(json.loads((results / "h100.json").read_text())["parts"])
 
     assert made("--only", "b") == ["b"]
     assert made("--only", "a") == ["b", "a"]
