@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import textwrap
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -23,6 +24,7 @@ _PACKAGES = (
     "matplotlib",
     "scikit-learn",
 )
+INDENT = 4 * " "
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,32 @@ class Info:
         state = "; ".join(self.native) or f"loaded, {self.instruction_set}"
         lines += ["native CPU library", f"  {state}"]
         lines += ["CUDA library", f"  {'; '.join(self.cuda) or f'loaded, {self.cuda_build}'}"]
-        lines.append("operators (back ends in order of preference)")
-        for (device, op), rows in self.backends.items():
-            parts = [
-                f"{name}: no ({'; '.join(reasons)})" if reasons else f"{name}: yes"
-                for name, reasons in rows.items()
-            ]
-            lines.append(f"  {op:16} on {device:5} {', '.join(parts)}")
+        for device in dict.fromkeys(device for device, _ in self.backends):
+            lines += self._operators(device)
         return "\n".join(lines)
+
+    def _operators(self, device: str) -> list[str]:
+        """A table of the back ends that serve each operator, and why the others do not."""
+        served = {op: rows for (where, op), rows in self.backends.items() if where == device}
+        names = list(dict.fromkeys(name for rows in served.values() for name in rows))
+        # The reference serves everything, and comes last in the order of preference.
+        names.sort(key=lambda name: name == "reference")
+        lines = [f"{f'operators on {device}':22}" + "".join(f"{name:10}" for name in names)]
+        refused: dict[str, list[str]] = {}  # why, and which operators
+        for op, rows in served.items():
+            cells = []
+            for name in names:
+                reasons = rows.get(name)
+                cells.append("-" if reasons is None else "no" if reasons else "yes")
+                for reason in reasons or ():
+                    refused.setdefault(f"{name}: {reason}", []).append(op)
+            lines.append(f"  {op:20}" + "".join(f"{cell:10}" for cell in cells))
+        for reason, ops in refused.items():
+            lines += [f"  {reason}"]
+            lines += textwrap.wrap(
+                ", ".join(ops), 96, initial_indent=INDENT, subsequent_indent=INDENT
+            )
+        return [line.rstrip() for line in lines]
 
 
 def info() -> Info:

@@ -69,9 +69,11 @@ def test_resume_of_a_finished_run_changes_nothing(run, tmp_path, capsys) -> None
 
 def test_info_names_every_operator(capsys) -> None:
     assert main(["info"]) == 0
-    text = capsys.readouterr().out
-    for word in ("torch", "cpu", "sid_loss", "add_noise", "reference: yes"):
-        assert word in text
+    table = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert "torch" in table and "cpu:" in table
+    assert table["operators"][:4] == ["operators", "on", "cpu", "native"]
+    for op in ("sid_loss", "add_noise", "group_norm_silu", "adam_ema"):
+        assert len(table[op]) == len(table["operators"]) - 2 and table[op][-1] == "yes"
 
 
 @pytest.mark.parametrize(
