@@ -69,7 +69,8 @@ def test_resume_of_a_finished_run_changes_nothing(run, tmp_path, capsys) -> None
 
 def test_info_names_every_operator(capsys) -> None:
     assert main(["info"]) == 0
-    table = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    table = {row[0]: row for row in reversed(rows)}  # the first of a name stays
     assert "torch" in table and "cpu:" in table
     assert table["operators"][:4] == ["operators", "on", "cpu", "native"]
     for op in ("sid_loss", "add_noise", "group_norm_silu", "adam_ema"):
