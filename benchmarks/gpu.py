@@ -7,7 +7,7 @@ no network, and nothing is installed: the libraries are built into the source tr
 alone. The parts run one after the other, each in processes of its own under a time limit, so that
 none takes another's results with it; after each, `benchmarks/results/<device>.json` and `.md` are
 written with what there is, and once more when the run is broken off. With `--only` the other parts'
-earlier results on the same machine stay. Where the environment names a
+earlier results stay, if machine and sources are the same. Where the environment names a
 folder OUT, both are copied there with the parts' logs.
 
 `--rehearse` does everything but the build on a CPU, tiny, into build/gpu/rehearsal.json.
@@ -16,6 +16,7 @@ folder OUT, both are copied there with the parts' logs.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import os
@@ -192,6 +193,7 @@ class Report:
     def add(self, part: Part, record: dict[str, Any]) -> None:
         """Take a part's record, and its results as far as it wrote them."""
         self._made["parts"][part.name] = record
+        self._made.pop(part.name, None)
         path = WORK / part.result
         if part.result and path.is_file():
             try:
@@ -224,9 +226,20 @@ def look(env: dict[str, str], rehearse: bool) -> dict[str, Any]:
     if done.returncode:
         raise SystemExit(done.stderr or "torch does not import")
     machine: dict[str, Any] = json.loads(done.stdout)
+    machine["sources"] = sources()
     if not machine["gpu"] and not rehearse:
         raise SystemExit("torch finds no CUDA device here; --rehearse runs on a CPU")
     return machine
+
+
+def sources() -> str:
+    """A digest of what is run, which tells results of one state of it from another's."""
+    digest = hashlib.sha256()
+    for place in ("sidfast", "csrc", "benchmarks", "tests"):
+        for path in sorted((ROOT / place).rglob("*")):
+            if path.suffix in (".py", ".cpp", ".cu", ".cuh", ".h"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def slug(gpu: str) -> str:
@@ -254,6 +267,8 @@ def main() -> int:
     name = "rehearsal" if rehearse else slug(machine["gpu"])
     folder = arguments.results or (WORK if rehearse else HERE / "results")
     only = set(filter(None, arguments.only.split(",")))
+    if unknown := only - {part.name for part in parts(rehearse)}:
+        parser.error(f"no part is named {', '.join(sorted(unknown))}")
     report = Report(folder, name, machine, keep=bool(only))
     env = environment(machine["capability"], rehearse)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

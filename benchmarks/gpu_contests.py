@@ -438,5 +438,3 @@ CONTESTS: tuple[partial[Contest], ...] = (
     partial(group_norm_silu, mib=512, dtype=F32, form=PLANAR),
     partial(group_norm_silu, mib=512, dtype=BF16, form=LAST),
 )
-
-# Calls on tiny tensors x, y, z and noise levels s: what they cost is the host's work.

@@ -32,6 +32,7 @@ SECONDS = 1.0  # a row may take, its rivals included, beyond compilation
 CALLS = 200  # on tiny tensors, timed together
 GEMM = 8192
 
+# Calls on tiny tensors x, y, z and noise levels s: what they cost is the host's work.
 SMALL_CALLS: dict[str, Callable[..., Tensor]] = {
     "torch.add": lambda x, y, z, s, key: torch.add(x, y),
     "sid_loss": lambda x, y, z, s, key: ops.sid_loss(x, y, z),

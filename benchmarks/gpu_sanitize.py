@@ -115,9 +115,8 @@ def main() -> int:
     for name in arguments.tools.split(","):
         print(f"=== {name}", flush=True)
         command = [path, f"--tool={name}", "--error-exitcode=1", "--print-limit=20"]
-        if (
-            name == "memcheck"
-        ):  # torch asks the driver for what it may lack; our calls' errors raise
+        if name == "memcheck":
+            # torch asks the driver for what it may lack; errors of our own calls raise.
             command += ["--report-api-errors=no"]
         command += [sys.executable, __file__, "--calls"]
         if subprocess.run(command, env=env, cwd=ROOT, timeout=SECONDS).returncode:

@@ -14,9 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 Call = Callable[[], Any]
 
 CLEARED_BYTES = 2 * 2**30  # zeroed before each timed call: more than any cache holds
-HEAD_START = (
-    5_000_000  # clock cycles, about 3 ms, for the host to get ahead: only the device is timed
-)
+# Clock cycles, about 3 ms, for the host to get ahead: what is timed is the device's work.
+HEAD_START = 5_000_000
 ROUNDS = {"cuda": (10, 100), "cpu": (2, 2)}  # at least, at most
 
 

@@ -51,7 +51,7 @@ def gpu() -> str:
 
 
 def quality() -> str:
-    """Means over seeds of the digits runs, the best first, and its curves."""
+    """Means over seeds of the digits runs, class-conditional and longest first, and its curves."""
     from digits_quality import table
 
     pages = {

@@ -10,14 +10,10 @@ from sidfast.base.errors import InputError
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
-def check_tensor(name: str, value: object) -> None:
+def check_tensor(name: str, value: object, fix: str = "pass a tensor") -> None:
     """Raise InputError unless `value` is a tensor."""
     if not isinstance(value, Tensor):
-        raise InputError(
-            expected=f"{name} as a torch.Tensor",
-            got=type(value).__name__,
-            fix=f"pass torch.as_tensor({name})",
-        )
+        raise InputError(expected=f"{name} as a torch.Tensor", got=type(value).__name__, fix=fix)
 
 
 def check_dtype(name: str, dtype: torch.dtype, allowed: tuple[torch.dtype, ...] = FLOATS) -> None:
@@ -56,7 +52,7 @@ def per_sample(name: str, value: Tensor, batch_name: str, batch: Tensor) -> Tens
         and value.device == batch.device
     ):
         return value
-    check_tensor(name, value)
+    check_tensor(name, value, "give one float32 value per sample, as torch.full((B,), 0.5)")
     check_dtype(name, value.dtype, (torch.float32,))
     check_device(batch_name, batch, name, value)
     if value.dim() == 0 or value.shape[0] != size or value.numel() != size:

@@ -162,6 +162,11 @@ def unobserved(args: Sequence[Any]) -> bool:
     )
 
 
+def has_storage(tensor: torch.Tensor) -> bool:
+    """Whether there are numbers behind a tensor; not so where a backward pass is batched."""
+    return torch._C._has_storage(tensor)
+
+
 def keeps_graph() -> bool:
     """Whether the backward pass under way leaves its graph for another one (retain_graph)."""
     return _get_current_graph_task_keep_graph()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode as has_mode
 
 from sidfast.base.checks import check_tensor
 from sidfast.base.errors import InputError
+from sidfast.base.kept import kept
 
 MOST_ELEMENTS = 2**34  # of a sample
 
@@ -64,15 +62,15 @@ def seed_tensor(seed: int | Tensor, index: Tensor, stream: int) -> Tensor:
         raise InputError(
             expected="seed in [-2^63, 2^63)", got=seed, fix="choose a seed that fits int64"
         )
-    if type(index) is Tensor and index.is_cpu and not is_compiling() and not has_mode():
-        return _kept(seed)
+    if type(index) is Tensor and index.is_cpu:
+        return _on_cpu(seed)
     return torch.full((), seed, dtype=torch.int64, device=index.device)
 
 
 def check_indexed(shape: Sequence[int], index: Tensor) -> None:
     """Raise InputError unless `index` numbers the samples of `shape`, none of them too large."""
     if not isinstance(index, Tensor):
-        check_tensor("index", index)
+        check_tensor("index", index, "pass the sample numbers, for example torch.arange(B)")
     if len(shape) == 0 or shape[0] != index.shape[0]:
         raise InputError(
             expected=f"a shape whose first size is len(index) = {index.shape[0]}",
@@ -85,8 +83,7 @@ def check_indexed(shape: Sequence[int], index: Tensor) -> None:
         )
 
 
-@lru_cache(maxsize=64)
-def _kept(seed: int) -> Tensor:
+@kept
+def _on_cpu(seed: int) -> Tensor:
     """A run draws under one seed again and again."""
-    with torch.inference_mode(False):
-        return torch.full((), seed, dtype=torch.int64, device="cpu")
+    return torch.full((), seed, dtype=torch.int64, device="cpu")

@@ -99,7 +99,7 @@ def distill(
         run.forget_after(distiller.n_img)
     total = cfg.iterations * cfg.batch
     points = evaluation_points(cfg)
-    columns, labels = grid_layout(cast(Denoiser, teacher).label_dim)
+    columns, labels = grid_layout(cast(Denoiser, teacher).label_dim, cfg.class_probabilities)
 
     def save() -> None:
         state = {"teacher": fingerprint(teacher), "distiller": distiller.state_dict()}

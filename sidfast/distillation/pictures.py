@@ -61,16 +61,22 @@ def grid_array(images: Tensor, columns: int | None = None, gap: int = 1) -> np.n
     return array[..., 0] if channels == 1 else array[..., :3]
 
 
-def grid_layout(label_dim: int) -> tuple[int, Tensor | None]:
+def grid_layout(label_dim: int, shares: Sequence[float] | None = None) -> tuple[int, Tensor | None]:
     """How a run shows its samples: the number of columns, and a class for each of 8 rows of them.
 
-    A column holds one class, of many classes ten evenly spaced ones; without classes there are
-    eight columns and no labels.
+    A column holds one class: of many classes ten evenly spaced ones are shown, of few each in
+    several columns. Without classes there are eight columns and no labels.
+
+    Args:
+        shares: of the classes in training; one of share 0 is not shown.
     """
     if not label_dim:
         return ROWS, None
-    columns = min(label_dim, MOST_CLASSES)
-    return columns, torch.linspace(0, label_dim - 1, columns).round().long().repeat(ROWS)
+    classes = torch.tensor([k for k in range(label_dim) if shares is None or shares[k] > 0])
+    few = min(len(classes), MOST_CLASSES)
+    shown = classes[torch.linspace(0, len(classes) - 1, few).round().long()]
+    row = shown.repeat_interleave(max(ROWS // few, 1))
+    return len(row), row.repeat(ROWS)
 
 
 def save_grid(images: Tensor, path: Path, columns: int | None = None, least: int = 512) -> None:

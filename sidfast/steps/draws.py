@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from sidfast.base.kept import kept
 from sidfast.diffusion import Stream
 from sidfast.ops.random import Key, add_noise, integers, normal, uniform
 
@@ -88,11 +88,10 @@ class KeyedDraws:
         return self._key("AUGMENT")
 
 
-@lru_cache(maxsize=8)
+@kept
 def _edges(probabilities: tuple[float, ...], device: torch.device) -> Tensor:
-    """Their running sums, kept: to send them again would wait for the device."""
-    with torch.inference_mode(False):
-        return torch.tensor(probabilities, device=device).cumsum(0)
+    """Their running sums, the same on every device; to send them each time would wait for it."""
+    return torch.tensor(probabilities, device="cpu").cumsum(0).to(device)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from sidfast import DistillConfig, Distiller
 from sidfast.base.errors import InputError
@@ -46,6 +47,8 @@ def test_draws_differ_between_updates_and_iterations(make_teacher) -> None:
 
 def test_class_probabilities_are_followed() -> None:
     draws = KeyedDraws("FAKE", torch.tensor(1), torch.arange(4000))
+    with FakeTensorMode():  # leaves nothing behind
+        KeyedDraws("FAKE", torch.tensor(1), torch.arange(4)).labels(3, (0.5, 0.0, 0.5))
     labels = draws.labels(3, (0.5, 0.0, 0.5))
     assert labels.sum(0)[1] == 0
     assert labels.mean(0)[0].item() == pytest.approx(0.5, abs=0.03)

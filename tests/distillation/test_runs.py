@@ -284,11 +284,15 @@ def test_power_law_fit_and_grid() -> None:
 
 def test_a_grid_has_a_class_in_each_column() -> None:
     assert grid_layout(0) == (8, None)
-    for classes, shown in ((3, [0, 1, 2]), (10, list(range(10))), (1000, [0, 111, 222])):
-        columns, labels = grid_layout(classes)
-        assert columns == min(classes, 10) and labels.shape == (8 * columns,)
-        assert labels[: len(shown)].tolist() == shown and labels.max() == classes - 1
-        assert (labels.reshape(8, columns) == labels[:columns]).all()
+    for classes, shares, row in (
+        (1, None, [0] * 8),
+        (3, None, [0, 0, 1, 1, 2, 2]),
+        (10, None, list(range(10))),
+        (1000, None, [111 * k for k in range(10)]),
+        (4, (0.5, 0.0, 0.5, 0.0), [0] * 4 + [2] * 4),
+    ):
+        columns, labels = grid_layout(classes, shares)
+        assert columns == len(row) and labels.reshape(8, columns).tolist() == [row] * 8
 
 
 def test_references_of_another_size_are_refused_before_anything_is_written(

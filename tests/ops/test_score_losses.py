@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -223,6 +224,41 @@ def test_device_back_ends_rescale_in_place_what_nobody_else_sees(
     grads = torch.autograd.grad(loss.sum() * 3, operands[::2])
     for grad, old in zip(grads, before[::2], strict=True):
         torch.testing.assert_close(grad, (old.float() * 6).to(dtype), rtol=1e-2, atol=1e-6)
+
+
+def test_a_gradient_that_was_handed_on_is_never_changed(device: str, backend: str) -> None:
+    operands = batch((3, 2, 4, 4), device)
+    loss = sid_loss(*operands, grad_scale=0.5, backend=backend)
+    right = torch.full((3,), 0.5, device=device)
+    first = torch.autograd.grad(loss, operands, right, retain_graph=True)
+    before = [grad.clone() for grad in first]
+    second = torch.autograd.grad(loss, operands, 2 * right)
+    for grad, old, doubled in zip(first, before, second, strict=True):
+        assert torch.equal(grad, old) and torch.equal(doubled, 2 * old)
+
+
+def test_upstream_of_float64_is_not_rescaled_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes where a batch without gradient is of float64."""
+    monkeypatch.setattr(score_losses.contract, "keeps_graph", lambda: False)
+    module = SimpleNamespace(rescale=print, reasons=lambda *args: [])
+    row = SimpleNamespace(name="cuda", loaded=(module, ""))
+    ctx = SimpleNamespace(backend="cuda", grad_scale=1.0, handed_on=False)
+    for dtype, function in ((torch.float32, print), (torch.float64, None)):
+        upstream = torch.ones(2, dtype=dtype)
+        found = score_losses.contract._in_place_rescale(ctx, [row], upstream, [torch.ones(2, 3)])
+        assert found is function
+
+
+def test_batched_upstream_gradients() -> None:
+    operands = batch((3, 2, 4, 4), "cpu")
+    loss = sid_loss(*operands)
+    rows = torch.eye(3)
+    batched = torch.autograd.grad(loss, operands, rows, retain_graph=True, is_grads_batched=True)
+    for i, row in enumerate(rows):
+        for all_of_them, grad in zip(
+            batched, torch.autograd.grad(loss, operands, row, retain_graph=True), strict=True
+        ):
+            torch.testing.assert_close(all_of_them[i], grad)
 
 
 def test_upstream_differs_between_samples(device: str, backend: str) -> None:

@@ -194,7 +194,7 @@ def _check_input(x: Tensor, index: Tensor) -> None:
     ):
         return
     check_tensor("x", x)
-    check_tensor("index", index)
+    check_tensor("index", index, "pass the sample numbers, for example torch.arange(B)")
     check_dtype("x", x.dtype)
     check_device("x", x, "index", index)
     check_indexed(x.shape, index)

@@ -13,10 +13,9 @@ from sidfast.ops.random.contract import noise_like
 
 _OUTPUT_DTYPE = {"normal": 4, "uniform": 4, "add_noise": 6}  # position of dtype in the schema
 _STORAGE = (torch.float32, torch.bfloat16, torch.float16)
-_ALLOWED = {
+_ALLOWED = {  # dtypes, where there is a choice
     "normal": _STORAGE,
     "uniform": (torch.float32,),
-    "integers": (),
     "add_noise": _STORAGE,
     "dropout": _STORAGE,
 }
@@ -27,7 +26,7 @@ def reasons(op: str, *args: Any) -> list[str]:
     found, first = native.reasons(), args[0]
     if not first.is_cpu:  # the others are on its device
         found.append("serves CPU tensors only")
-    allowed = _ALLOWED[op]
+    allowed = _ALLOWED.get(op)
     if allowed:
         out = args[_OUTPUT_DTYPE[op]] if op in _OUTPUT_DTYPE else first.dtype
         if out not in allowed:

@@ -21,7 +21,7 @@ def rescale_parts(
 ) -> None:
     """A part of a sample of each gradient, in place, unless there is nothing to do."""
     sample, part = sample_and_part(tl.program_id(0), parts)
-    now, before = tl.load(upstream + sample * stride), made_for.to(tl.float32)
+    now, before = tl.load(upstream + sample * stride), tl.cast(made_for, tl.float32)
     if now != before:
         factor = tl.div_rn(now, before)
         i = part * BLOCK + tl.arange(0, BLOCK)

@@ -53,7 +53,7 @@ def explain(
         )
 
 
-def folded(
+def noise_and_preconditioning(
     images: Tensor,
     noisy: Tensor | None,
     sigma: Tensor,

@@ -27,8 +27,8 @@ gradient that is not needed has size 0. Gradients are those of the loss times `g
 is bad if its loss or its weight is not finite: its loss and gradients are zero, its weight is NaN.
 
 `rescale` is no operator. It multiplies `grads` in place, batches with every sample dense, by
-upstream / made_for, `upstream` (B,) with any stride, without waiting for the device; a sample whose
-upstream is `made_for` is left alone.
+upstream / made_for, `upstream` (B,) float32 with any stride, without waiting for the device; a
+sample whose upstream is `made_for` is left alone.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from sidfast.base.batch import spread
 from sidfast.base.contract import (
     define_differentiable,
     define_opaque,
+    has_storage,
     keeps_graph,
     quick_apply,
     unobserved,
@@ -201,6 +202,7 @@ def _with_autograd(
             args, weights = inputs[-1]
             ctx.need = need = ctx.needs_input_grad[where]
             ctx.grad_scale, ctx.backend = args[-2:]
+            ctx.handed_on = False
             chosen = (need,) if several else ()
             value, weight, *grads = with_gradient(*args[:-1], *chosen, args[-1])
             ctx.set_materialize_grads(False)
@@ -242,40 +244,37 @@ def _rescaled(
     grads: Sequence[Tensor] = ctx.saved_tensors
     if not all(need):
         grads = [grad for grad, needed in zip(grads, need, strict=True) if needed]
-    if not _is_all(upstream, made_for):
-        if rescale := _in_place(backends, ctx.backend, upstream, made_for, grads):
-            rescale(upstream, made_for, *grads)
-        else:
-            factor = upstream / made_for
-            grads = [(grad * spread(factor, grad)).to(grad.dtype) for grad in grads]
+    plain = unobserved((upstream, *grads)) and has_storage(upstream)
+    if plain and _is_all(upstream, made_for):
+        ctx.handed_on = keeps_graph()
+    elif plain and (rescale := _in_place_rescale(ctx, backends, upstream, grads)):
+        rescale(upstream, made_for, *grads)
+    else:
+        factor = upstream / made_for
+        grads = [(grad * spread(factor, grad)).to(grad.dtype) for grad in grads]
     if all(need):
         return grads
     made = iter(grads)
     return [next(made) if needed else None for needed in need]
 
 
-def _in_place(
-    backends: Sequence[Backend],
-    backend: str,
-    upstream: Tensor,
-    made_for: float,
-    grads: Sequence[Tensor],
+def _in_place_rescale(
+    ctx: Any, backends: Sequence[Backend], upstream: Tensor, grads: Sequence[Tensor]
 ) -> Callable[..., None] | None:
-    """A back end's `rescale`, where nobody but this call will see the gradients as they were."""
-    if upstream.is_cpu and backend == AUTO:
+    """A back end's `rescale`, where nobody has the saved gradients or will ask for them again."""
+    if upstream.is_cpu and ctx.backend == AUTO:
         return None
-    dense = all(
-        grad.is_contiguous() or grad.is_contiguous(memory_format=torch.channels_last)
-        for grad in grads
-    )
-    if dense and not keeps_graph() and unobserved((upstream, *grads)):
-        return serving("rescale", backends, backend, (upstream, made_for, *grads))
-    return None
+    if upstream.dtype is not torch.float32 or ctx.handed_on or keeps_graph():
+        return None
+    for grad in grads:
+        if not (grad.is_contiguous() or grad.is_contiguous(memory_format=torch.channels_last)):
+            return None
+    return serving("rescale", backends, ctx.backend, (upstream, ctx.grad_scale, *grads))
 
 
 def _is_all(x: Tensor, value: float) -> bool:
-    """Whether x (B,) holds `value` only, where to look neither waits nor splits a traced graph."""
-    return x.is_cpu and unobserved((x,)) and torch.equal(x, _filled(len(x), value, x.dtype))
+    """Whether x (B,) holds `value` only, where to look does not wait for a device."""
+    return x.is_cpu and torch.equal(x, _filled(len(x), value, x.dtype))
 
 
 @lru_cache(maxsize=32)

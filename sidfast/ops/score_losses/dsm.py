@@ -7,7 +7,7 @@ from math import inf, isfinite
 from torch import Tensor
 
 from sidfast.base.checks import per_sample
-from sidfast.ops.score_losses.checks import agree, explain, folded
+from sidfast.ops.score_losses.checks import agree, explain, noise_and_preconditioning
 from sidfast.ops.score_losses.contract import ops
 from sidfast.ops.score_losses.signature import score_loss
 
@@ -90,7 +90,7 @@ def dsm_loss_raw(
         images,
         raw,
         noisy,
-        *folded(images, noisy, sigma, seed, index, stream, c_skip, c_out),
+        *noise_and_preconditioning(images, noisy, sigma, seed, index, stream, c_skip, c_out),
         sigma_data,
         grad_scale,
         backend,

@@ -7,7 +7,7 @@ from math import inf, isfinite
 from torch import Tensor
 
 from sidfast.base.errors import InputError
-from sidfast.ops.score_losses.checks import agree, explain, folded
+from sidfast.ops.score_losses.checks import agree, explain, noise_and_preconditioning
 from sidfast.ops.score_losses.contract import ops
 from sidfast.ops.score_losses.signature import score_loss
 
@@ -44,8 +44,8 @@ def sid_loss(
         floor: least w, > 0.
         grad_scale: the upstream gradient that backward will be given for every sample's loss, for
             example 100 / B for `loss.sum() * 100 / B`. Speed alone depends on it: the gradients are
-            made for it, and handed on untouched if it was right (on a GPU, one launch looks while
-            the host goes on).
+            made for it, and handed on untouched if it was right (on a GPU one kernel compares,
+            without a synchronisation).
         backend: a name from `BACKENDS`, or "auto".
         return_weight: also return each sample's weight, 1 / w here.
 
@@ -134,7 +134,7 @@ def sid_loss_raw(
         teacher_raw,
         fake_raw,
         noisy,
-        *folded(images, noisy, sigma, seed, index, stream, c_skip, c_out),
+        *noise_and_preconditioning(images, noisy, sigma, seed, index, stream, c_skip, c_out),
         alpha,
         floor,
         grad_scale,
