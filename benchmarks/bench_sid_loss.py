@@ -25,9 +25,11 @@ def eager(images: Tensor, teacher: Tensor, fake: Tensor) -> Tensor:
 
 def cases() -> list[tuple[int, tuple[int, ...], torch.dtype, str]]:
     images, digits = (128, 3, 64, 64), (128, 1, 8, 8)
+    many = (512, 3, 64, 64)  # more than caches hold of eager torch's intermediates
     most, both = THREADS[-1], "forward+backward"
     return [
         *((threads, images, torch.float32, both) for threads in THREADS),
+        *((threads, many, torch.float32, both) for threads in THREADS),
         (most, images, torch.float32, "loss and gradients, without autograd"),
         (most, images, torch.bfloat16, both),
         (most, digits, torch.float32, both),

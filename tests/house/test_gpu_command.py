@@ -28,6 +28,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     return module
 
 
+@pytest.mark.long
 def test_rehearsal(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -160,6 +161,7 @@ def test_a_page_is_made_of_whatever_there_is(gpu: ModuleType) -> None:
     assert gpu.page({"machine": results["machine"], "parts": {}}).startswith("# NVIDIA H100")
 
 
+@pytest.mark.long
 def test_the_sanitizer_meets_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its calls, on emulated kernels."""
     if cuda_emulator.missing():

@@ -30,10 +30,10 @@ as_usual = pytest.mark.skipif(INTERPRETED, reason="kernels are interpreted")
 # registration and defaults, which no kernel sees.
 SLOW = "distributions or independence or depend_on_the_threads or opcheck or one_graph or None"
 FILES = [
+    ("score_losses_raw",),
+    ("score_losses", "score_losses_vsd"),
     ("random", "triton"),
     ("adam_ema",),
-    ("score_losses", "score_losses_vsd"),
-    ("score_losses_raw",),
 ]
 CHOSEN = f"(cpu-triton or far_elements or several_steps) and not ({SLOW})"
 
@@ -54,6 +54,7 @@ def python(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @as_usual
+@pytest.mark.long
 @pytest.mark.parametrize("files", FILES, ids=" ".join)
 def test_interpreted_kernels_pass(files: tuple[str, ...]) -> None:
     triton_or_skip()
