@@ -28,7 +28,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml setup.py CMakeLists.txt $(SOURCE
 	touch $@
 
 demo: $(VENV)/.ready
-	$(BIN)/sidfast distill digits-cond --kimg 90 --out runs/demo-$(shell date +%Y%m%d-%H%M%S)
+	$(BIN)/sidfast distill digits-cond --out runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
