@@ -36,7 +36,7 @@ def main() -> None:
     device = torch.device("cpu" if rehearsal else "cuda")
     samples = 80 if rehearsal else 4000
     cfg = recipes.digits(**({"batch": 8, "kimg": 0.024} if rehearsal else {}))
-    teacher = digits().to(device)
+    teacher = digits(conditional=True).to(device)
     sampler = TeacherSampler(teacher, num_steps=2 if rehearsal else 18)
     try:
         named, references = "training digits", training_digits("train")[0]
