@@ -8,7 +8,7 @@ comes, an average for each parameter.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -49,6 +49,40 @@ def error(params: list[Tensor], grads: list[Tensor], beta1: float) -> float:
     return worst_error(*ends)
 
 
+def rivals(
+    params: Sequence[Tensor], average: Sequence[Tensor], betas: tuple[float, float]
+) -> dict[str, Callable[[], None]]:
+    """The step and the average as the method's authors write it, and by torch's fused functions."""
+    grads = [p.grad for p in params if p.grad is not None]
+    plain = torch.optim.Adam(params, LR, betas, EPS)
+    fused = torch.optim.Adam(params, LR, betas, EPS, fused=True)
+    found = torch.zeros((), device=params[0].device)
+    unscaled = torch.ones_like(found)
+
+    @torch.no_grad()
+    def authors() -> None:
+        for grad in grads:
+            torch.nan_to_num(grad, nan=0, posinf=1e5, neginf=-1e5, out=grad)
+        plain.step()
+        for p, ema in zip(params, average, strict=True):
+            ema.copy_(p.lerp(ema, EMA_BETA))
+
+    @torch.no_grad()
+    def library() -> None:
+        found.zero_()
+        torch._amp_foreach_non_finite_check_and_unscale_(grads, found, unscaled)
+        fused.found_inf = found
+        fused.step()
+        torch._foreach_lerp_(average, params, 1 - EMA_BETA)
+
+    return {"eager": authors, "library": library}
+
+
+def bytes_of_step(size: int, beta1: float) -> int:
+    """The gradient twice, for the flag and for the step; the others are read and written."""
+    return (8 if beta1 == 0 else 10) * 4 * size
+
+
 @pytest.mark.parametrize("threads", THREADS[-1:], indirect=True)
 @pytest.mark.parametrize("beta1", [0.0, 0.9])
 @pytest.mark.parametrize("network", [cifar10, digits])
@@ -64,32 +98,9 @@ def bench_adam_ema(
     grads = [p.grad for p in params if p.grad is not None]
     betas = (beta1, BETA2)
     one_pass = AdamEMA(params, LR, betas, EPS, ema=average, backend="native")
-    fused = torch.optim.Adam(params, LR, betas, EPS, fused=True)
-    plain = torch.optim.Adam(params, LR, betas, EPS)
     with_norm = AdamEMA(params, LR, betas, EPS, ema=average, backend="torch")
-    found, unscaled = torch.zeros(()), torch.ones(())
-
-    @torch.no_grad()
-    def library() -> None:
-        found.zero_()
-        torch._amp_foreach_non_finite_check_and_unscale_(grads, found, unscaled)
-        fused.found_inf = found
-        fused.step()
-        torch._foreach_lerp_(
-            average, params, [torch.where(found > 0, 0.0, 1 - EMA_BETA)] * len(params)
-        )
-
-    @torch.no_grad()
-    def authors() -> None:
-        for grad in grads:
-            torch.nan_to_num(grad, nan=0, posinf=1e5, neginf=-1e5, out=grad)
-        plain.step()
-        for p, ema in zip(params, average, strict=True):
-            ema.copy_(p.lerp(ema, EMA_BETA))
-
     size = sum(p.numel() for p in params)
-    # The gradient twice, for the flag and for the step; the other tensors are read and written.
-    traffic = (8 if beta1 == 0 else 10) * 4 * size
+    traffic = bytes_of_step(size, beta1)
     race(
         Case(
             "adam_ema",
@@ -103,8 +114,7 @@ def bench_adam_ema(
         ),
         lambda: one_pass.step(ema_beta=EMA_BETA),
         {
-            "eager": authors,
-            "library": library,
+            **rivals(params, average, betas),
             "torch norm check": lambda: with_norm.step(ema_beta=EMA_BETA),
             "copy": memory_floor(traffic, 1)["copy"],
         },

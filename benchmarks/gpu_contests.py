@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from bench_adam_ema import BETA2, EMA_BETA, EPS, LR, cifar10
+from bench_adam_ema import BETA2, EMA_BETA, EPS, LR, bytes_of_step, cifar10, rivals
 from bench_add_noise import eager as eager_add_noise
 from bench_dsm_loss import eager as eager_dsm_loss
 from bench_group_norm import eager as eager_group_norm
@@ -346,7 +346,7 @@ def group_norm_silu(
 
 
 def adam_ema_step(place: Place, beta1: float) -> Contest:
-    """Rivals as in bench_adam_ema.py."""
+    """A step of the optimizer on the CIFAR-10 network's parameters."""
     network = cifar10() if place.full else digits()
     params = list(network.to(place.device).requires_grad_().parameters())
     params = params if place.full else params[:4]
@@ -355,26 +355,6 @@ def adam_ema_step(place: Place, beta1: float) -> Contest:
     for p, grad in zip(params, grads, strict=True):
         p.grad = grad
     betas, size = (beta1, BETA2), sum(p.numel() for p in params)
-    plain = torch.optim.Adam(params, LR, betas, EPS)
-    fused = torch.optim.Adam(params, LR, betas, EPS, fused=True)
-    found = torch.zeros((), device=place.device)
-    unscaled = torch.ones_like(found)
-
-    @torch.no_grad()
-    def library() -> None:
-        found.zero_()
-        torch._amp_foreach_non_finite_check_and_unscale_(grads, found, unscaled)
-        fused.found_inf = found
-        fused.step()
-        torch._foreach_lerp_(average, params, 1 - EMA_BETA)
-
-    @torch.no_grad()
-    def authors() -> None:
-        for grad in grads:
-            torch.nan_to_num(grad, nan=0, posinf=1e5, neginf=-1e5, out=grad)
-        plain.step()
-        for p, ema in zip(params, average, strict=True):
-            ema.copy_(p.lerp(ema, EMA_BETA))
 
     def results(name: str, dtype: torch.dtype = F32) -> Tensors:
         """Weights, moments and average of fresh copies after two steps."""
@@ -398,10 +378,9 @@ def adam_ema_step(place: Place, beta1: float) -> Contest:
         (size,),
         F32,
         f"{len(params)} tensors",
-        # The gradient twice, for the flag and for the step; the others are read and written.
-        (8 if beta1 == 0 else 10) * 4 * size,
+        bytes_of_step(size, beta1),
         {name: partial(each.step, ema_beta=EMA_BETA) for name, each in one_pass.items()},
-        {"eager": authors, "library": library},
+        rivals(params, average, betas),
         lambda: results("reference", torch.float64),
         1e-6,
         results,

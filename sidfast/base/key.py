@@ -69,8 +69,7 @@ def seed_tensor(seed: int | Tensor, index: Tensor, stream: int) -> Tensor:
 
 def check_indexed(shape: Sequence[int], index: Tensor) -> None:
     """Raise InputError unless `index` numbers the samples of `shape`, none of them too large."""
-    if not isinstance(index, Tensor):
-        check_tensor("index", index, "pass the sample numbers, for example torch.arange(B)")
+    check_tensor("index", index, "pass the sample numbers, for example torch.arange(B)")
     if len(shape) == 0 or shape[0] != index.shape[0]:
         raise InputError(
             expected=f"a shape whose first size is len(index) = {index.shape[0]}",

@@ -194,10 +194,9 @@ def _check_input(x: Tensor, index: Tensor) -> None:
     ):
         return
     check_tensor("x", x)
-    check_tensor("index", index, "pass the sample numbers, for example torch.arange(B)")
     check_dtype("x", x.dtype)
-    check_device("x", x, "index", index)
     check_indexed(x.shape, index)
+    check_device("x", x, "index", index)
 
 
 def _check_format(memory_format: torch.memory_format | None, x: Tensor) -> torch.memory_format:
